@@ -1,0 +1,3 @@
+//! Storekeeper: a headless commerce server that never sells a unit twice.
+pub mod domain;
+pub mod persistence;
