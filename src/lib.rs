@@ -1,3 +1,4 @@
 //! Storekeeper: a headless commerce server that never sells a unit twice.
+pub mod actors;
 pub mod domain;
 pub mod persistence;

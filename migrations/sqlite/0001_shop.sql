@@ -179,18 +179,19 @@ CREATE TABLE order_items (
 
 -- Events and messages -------------------------------------------------------------------------------------------
 
--- The identifiers grow in the order the events were written.
+-- The positions of one order's events grow in the order the events were written.
 CREATE TABLE outbox (
-    id           BLOB NOT NULL PRIMARY KEY,
+    position     INTEGER NOT NULL PRIMARY KEY,
+    id           BLOB NOT NULL CONSTRAINT outbox_id_unique UNIQUE,
     order_id     BLOB NOT NULL,
     queue        TEXT NOT NULL,
     payload      TEXT NOT NULL,
     at           INTEGER NOT NULL,
     leased_until INTEGER NOT NULL DEFAULT 0,
     published_at INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE INDEX outbox_waiting ON outbox (id) WHERE published_at IS NULL;
-CREATE INDEX outbox_order ON outbox (order_id, id);
+) STRICT;
+CREATE INDEX outbox_waiting ON outbox (position) WHERE published_at IS NULL;
+CREATE INDEX outbox_order ON outbox (order_id);
 
 CREATE TABLE consumed_messages (
     queue      TEXT NOT NULL,

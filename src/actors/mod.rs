@@ -1,0 +1,5 @@
+//! The actors: thin shells round the domain. An actor loads, asks the domain, has the journal make it durable, then
+//! updates its memory and answers.
+
+pub mod command;
+pub mod shop;
