@@ -1,4 +1,5 @@
 //! Storekeeper: a headless commerce server that never sells a unit twice.
 pub mod actors;
 pub mod domain;
+pub mod messaging;
 pub mod persistence;
