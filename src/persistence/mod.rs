@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod entry;
 pub mod records;
+pub mod sqlite;
 
 use std::sync::Arc;
 
