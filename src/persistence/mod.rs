@@ -8,6 +8,7 @@ pub mod clock;
 pub mod entry;
 mod plan;
 pub mod records;
+pub mod sqlite;
 
 use std::sync::Arc;
 
