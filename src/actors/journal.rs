@@ -81,10 +81,9 @@ impl From<Refusal> for CommandError {
             | Refusal::OrderChanged
             | Refusal::AlreadyOrdered
             | Refusal::ProductChanged { .. } => Self::Contended,
-            Refusal::Rule { rule } => Self::Store {
-                applied: AppliedOutcome::No,
-                source: Arc::new(StoreError::Constraint(rule)),
-            },
+            Refusal::Rule { rule } => {
+                Self::Store { applied: AppliedOutcome::No, source: Arc::new(StoreError::Constraint(rule)) }
+            }
         }
     }
 }
@@ -136,7 +135,9 @@ impl Submission {
     fn answer(self, outcome: Result<Done, JournalError>) {
         match (self.answer, outcome) {
             (Answer::Entry(answer), Ok(Done::Applied(applied))) => drop(answer.send(Ok(applied))),
-            (Answer::Entry(answer), Ok(Done::Refused(refusal))) => drop(answer.send(Err(JournalError::Refused(refusal)))),
+            (Answer::Entry(answer), Ok(Done::Refused(refusal))) => {
+                drop(answer.send(Err(JournalError::Refused(refusal))))
+            }
             (Answer::Load(answer), Ok(Done::Loaded(balance))) => drop(answer.send(Ok(balance))),
             (Answer::Entry(answer), Err(error)) => drop(answer.send(Err(error))),
             (Answer::Load(answer), Err(error)) => drop(answer.send(Err(error))),
@@ -271,7 +272,8 @@ impl Handler<Posted<Submission>> for JournalActor {
 async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) {
     let mut settlement = Settlement::of(&parts, &batch);
     let now = Instant::now();
-    let (due, late): (Vec<Queued>, Vec<Queued>) = batch.into_iter().partition(|queued| queued.submission.deadline > now);
+    let (due, late): (Vec<Queued>, Vec<Queued>) =
+        batch.into_iter().partition(|queued| queued.submission.deadline > now);
     settlement.outcomes.extend(late.into_iter().map(|queued| (queued, Err(JournalError::Late))));
     commit_or_halve(&parts, due, &mut settlement).await;
     settlement.tell();
@@ -309,7 +311,11 @@ fn commit_or_halve<'a>(
                     | StoreError::Failed(_)
                     | StoreError::Corrupt(_)
                     | StoreError::InvalidCursor => {
-                        tracing::error!(error = &error as &dyn std::error::Error, entries = batch.len(), "a batch failed");
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            entries = batch.len(),
+                            "a batch failed"
+                        );
                         JournalError::Store(AppliedOutcome::No, Arc::new(error))
                     }
                 };

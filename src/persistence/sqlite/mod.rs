@@ -5,6 +5,7 @@
 //! implements one trait of [`persistence`](super).
 
 mod error;
+mod journal;
 mod writer;
 
 use std::fs::{File, TryLockError};
