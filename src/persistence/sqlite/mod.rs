@@ -1,0 +1,158 @@
+//! The store on SQLite: one file in one folder, for a shop on one machine.
+//!
+//! One connection writes, a pool of others reads; the log is written ahead (WAL) and synced at each commit, so what
+//! is acknowledged survives the loss of power. The folder is locked for as long as a server has it. Each file here
+//! implements one trait of [`persistence`](super).
+
+mod error;
+mod journal;
+mod writer;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use super::StoreError;
+use super::clock::Clock;
+use writer::{WriteTransaction, Writer};
+
+/// The database's file within the folder.
+const DATABASE_FILE: &str = "storekeeper.sqlite";
+/// The file that the server on a folder holds a lock on.
+const LOCK_FILE: &str = "storekeeper.lock";
+/// How long a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long SQLite waits for another process's lock. Only a backup tool or a shell could hold one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Where the database is, and how much of the machine it may take.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The folder of the database; made with its parents when it is missing.
+    pub folder: PathBuf,
+    /// Connections that read, 1 or more.
+    pub readers: u32,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder or a file in it can not be made or opened.
+    #[error("can not use the data folder {}: {source}", folder.display())]
+    Folder {
+        /// Which folder.
+        folder: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another server has the folder.
+    #[error("the data folder {} is in use by another storekeeper", folder.display())]
+    Locked {
+        /// Which folder.
+        folder: PathBuf,
+    },
+    /// There is no database in the folder.
+    #[error("there is no database in {}", folder.display())]
+    NoDatabase {
+        /// Which folder.
+        folder: PathBuf,
+    },
+    /// The database is not one that this program's version knows how to read.
+    #[error("the database in {} is of another version of storekeeper: {source}", folder.display())]
+    Schema {
+        /// Which folder.
+        folder: PathBuf,
+        /// What does not fit.
+        source: MigrateError,
+    },
+    /// The database did not open.
+    #[error("the database in {} can not be opened: {source}", folder.display())]
+    Database {
+        /// Which folder.
+        folder: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+}
+
+/// The store on SQLite.
+#[derive(Debug)]
+pub struct SqliteStore {
+    readers: SqlitePool,
+    writer: Writer,
+    clock: Clock,
+    /// Holds the lock on the folder until the store is closed.
+    lock: Mutex<Option<File>>,
+}
+
+impl SqliteStore {
+    /// Opens the database of a folder, making it where it is missing and bringing its schema up to date.
+    /// `clock` is what the database's time is read from: on one machine, that machine's.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a folder that another server has is [`OpenError::Locked`].
+    pub async fn open(options: SqliteOptions, clock: Clock) -> Result<Self, OpenError> {
+        let SqliteOptions { folder, readers } = options;
+        let lock = lock_folder(&folder)?;
+        let database = |source| OpenError::Database { folder: folder.clone(), source };
+
+        let writing = connect_options(&folder).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+        let mut connection = writing.connect().await.map_err(database)?;
+        MIGRATIONS.run(&mut connection).await.map_err(|source| OpenError::Schema { folder: folder.clone(), source })?;
+        let readers = reading_pool(&folder, readers).await.map_err(database)?;
+        let writer = Writer::new(connection, writing, ACQUIRE_TIMEOUT);
+        Ok(Self { readers, writer, clock, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Begins a transaction on the one connection that writes.
+    async fn begin(&self) -> Result<WriteTransaction<'_>, StoreError> {
+        self.writer.begin().await
+    }
+}
+
+/// What all connections have in common. Pages are not mapped into memory: an unreadable one shall be an error, not
+/// a signal that ends the server.
+fn connect_options(folder: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(folder.join(DATABASE_FILE))
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        // 32 MiB of log before it is copied into the database: hot pages are then copied once, not at each commit.
+        .pragma("wal_autocheckpoint", "8192")
+        // What a slow reader made the log grow to is given back.
+        .pragma("journal_size_limit", "134217728")
+        // KiB of pages a connection keeps.
+        .pragma("cache_size", "-32768")
+        .disable_statement_logging()
+}
+
+async fn reading_pool(folder: &Path, readers: u32) -> Result<SqlitePool, sqlx::Error> {
+    SqlitePoolOptions::new()
+        .max_connections(readers.max(1))
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(connect_options(folder).read_only(true))
+        .await
+}
+
+/// Takes the folder for this process, for as long as the file lives. The lock ends with the process, however it ends.
+fn lock_folder(folder: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Folder { folder: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK_FILE)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { folder: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
