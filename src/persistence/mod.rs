@@ -5,8 +5,10 @@
 //! the journal actor.
 
 pub mod clock;
+mod cursor;
 pub mod entry;
 pub mod records;
+mod rows;
 pub mod sqlite;
 
 use std::sync::Arc;

@@ -4,7 +4,9 @@
 //! is acknowledged survives the loss of power. The folder is locked for as long as a server has it. Each file here
 //! implements one trait of [`persistence`](super).
 
+mod accounts;
 mod error;
+mod mail;
 mod writer;
 
 use std::fs::{File, TryLockError};
