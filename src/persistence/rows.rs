@@ -89,17 +89,17 @@ impl From<ProfileRow> for Profile {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct ProductRow {
-    id: Uuid,
+    pub(super) id: Uuid,
     sku: String,
     name: String,
     /// The name in lower case, as lists are sorted by it.
     pub(super) name_folded: String,
     description: Option<String>,
-    price: i64,
+    pub(super) price: i64,
     status: String,
     inventory_id: Option<Uuid>,
     version: i64,
-    created_at: i64,
+    pub(super) created_at: i64,
     updated_at: i64,
 }
 
@@ -257,7 +257,8 @@ pub(super) fn carts(rows: &[CartLineRow]) -> Result<Vec<KeptCart>, StoreError> {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct OrderRow {
-    id: Uuid,
+    /// Grows with time: orders are listed by it.
+    pub(super) id: Uuid,
     cart_key: Uuid,
     /// The secret of that cart's session.
     cart_secret: Vec<u8>,

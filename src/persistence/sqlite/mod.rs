@@ -5,8 +5,13 @@
 //! implements one trait of [`persistence`](super).
 
 mod accounts;
+mod carts;
+mod catalogue;
 mod error;
+mod inventories;
 mod mail;
+mod orders;
+mod outbox;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -17,6 +22,8 @@ use std::time::Duration;
 use sqlx::ConnectOptions;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use uuid::Uuid;
 
 use super::StoreError;
 use super::clock::Clock;
@@ -156,4 +163,10 @@ fn lock_folder(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { folder: folder.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// Identifiers as one JSON text, for `WHERE id IN (SELECT unhex(value) FROM json_each(…))`: one statement however
+/// many there are.
+fn json_of_ids(ids: impl Iterator<Item = Uuid>) -> String {
+    serde_json::Value::from_iter(ids.map(|id| id.simple().to_string())).to_string()
 }
