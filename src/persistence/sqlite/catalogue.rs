@@ -5,7 +5,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{Sqlite, SqliteConnection};
 use sqlx::{Encode, QueryBuilder, Type};
-use uuid::Uuid;
 
 use crate::domain::ids::ProductId;
 use crate::domain::product::Product;
