@@ -1,4 +1,7 @@
 //! Storekeeper: a headless commerce server that never sells a unit twice.
 pub mod actors;
+pub mod config;
 pub mod domain;
+pub mod messaging;
 pub mod persistence;
+pub mod telemetry;

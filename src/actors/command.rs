@@ -8,7 +8,6 @@ use crate::domain::cart::{CartError, CartLine};
 use crate::domain::ids::{CartSessionId, InventoryId, OrderId, ProductId};
 use crate::domain::money::Money;
 use crate::domain::order::OrderStatus;
-use crate::domain::stock::Balance;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::StoreError;
 use crate::persistence::records::{IdempotencyKey, Inventory, Order, StoredResponse};
@@ -173,6 +172,9 @@ pub enum CommandError {
     /// A message that was done before.
     #[error("the message was done before")]
     MessageKnown,
+    /// Others changed the same thing again and again while this was tried. Nothing was done.
+    #[error("others are changing the same thing")]
+    Contended,
     /// A mailbox is full. Nothing was done.
     #[error("too many requests are waiting")]
     Overloaded,
@@ -201,6 +203,35 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// Whether the change may have happened all the same.
+    #[must_use]
+    pub fn applied(&self) -> AppliedOutcome {
+        match self {
+            Self::Deadline { applied } | Self::ActorDied { applied } | Self::Store { applied, .. } => *applied,
+            Self::ProductNotFound
+            | Self::InventoryNotFound
+            | Self::InventoryMismatch { .. }
+            | Self::InsufficientStock { .. }
+            | Self::StockOverflow
+            | Self::TotalOverflow
+            | Self::Cart(_)
+            | Self::CartNotFound
+            | Self::CartEmpty
+            | Self::HoldExpired { .. }
+            | Self::PriceChanged { .. }
+            | Self::CartOrdered
+            | Self::OrderNotFound
+            | Self::InvalidTransition { .. }
+            | Self::KeyKnown
+            | Self::MessageKnown
+            | Self::Contended
+            | Self::Overloaded
+            | Self::Stopping => AppliedOutcome::No,
+        }
+    }
+}
+
 impl From<StoreError> for CommandError {
     fn from(source: StoreError) -> Self {
         let applied = match source {
@@ -214,9 +245,6 @@ impl From<StoreError> for CommandError {
         Self::Store { applied, source: Arc::new(source) }
     }
 }
-
-/// Makes the stored answer of a change of one inventory.
-pub type BalanceRender = Arc<dyn Fn(&Balance) -> StoredResponse + Send + Sync>;
 
 impl<T> fmt::Debug for Command<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,4 +2,8 @@
 //! updates its memory and answers.
 
 pub mod command;
+pub mod inventory;
+pub mod journal;
+pub mod mailbox;
+pub mod registry;
 pub mod shop;

@@ -135,9 +135,9 @@ pub struct ConsumedMessage {
     pub id: String,
 }
 
-/// Makes the answer that is stored from the balances after the entry's own movements, in their order.
-/// Called inside the transaction, once for each try of it.
-pub type Render = Arc<dyn Fn(&[Balance]) -> StoredResponse + Send + Sync>;
+/// Makes the answer that is stored from what the entry came to. Called inside the transaction, once for each try
+/// of it, so it must be quick and must not wait.
+pub type Render = Arc<dyn Fn(&Applied) -> StoredResponse + Send + Sync>;
 
 /// A caller's name for a request, what the request was, and what to answer when it comes again.
 #[derive(Clone)]

@@ -7,6 +7,7 @@
 pub mod clock;
 mod cursor;
 pub mod entry;
+mod plan;
 pub mod records;
 mod rows;
 pub mod sqlite;
@@ -14,6 +15,7 @@ pub mod sqlite;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::domain::cart::Cart;
 use crate::domain::ids::{CartKey, EmailId, EventId, InventoryId, OrderId, ProductId, ProfileId, UserId};
@@ -62,13 +64,33 @@ pub type SharedStore = Arc<dyn Store>;
 /// Writing stock, carts and orders, many changes at a time.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Does a batch of work in one transaction. Entries that no longer fit what the database says are refused one
-    /// by one and the rest is written; when this returns, what it says is durable.
+    /// Does a batch of work in one transaction, whose first row is the batch's identifier. Entries that no longer
+    /// fit what the database says are refused one by one and the rest is written; when this returns, what it says
+    /// is durable.
     ///
     /// # Errors
-    /// [`StoreError::Constraint`] when the database refused the batch as a whole (its author shall try the halves);
-    /// any other error means the same for all of the batch.
-    async fn commit(&self, batch: &[Work]) -> Result<Committed, StoreError>;
+    /// [`CommitError`]; whichever it is, it is the same for all of the batch.
+    async fn commit(&self, batch: Uuid, works: &[Work]) -> Result<Committed, CommitError>;
+}
+
+/// Why a batch was not committed, or is not known to have been.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing of it was written. After [`StoreError::Constraint`] its author shall try the halves.
+    #[error(transparent)]
+    NotCommitted(StoreError),
+    /// The connection was lost at the commit. Its author shall hand the same batch in again until the answer is
+    /// another one; [`AlreadyCommitted`](Self::AlreadyCommitted) then says that `planned` is what happened.
+    #[error("the database did not say whether the batch was committed")]
+    Unknown {
+        /// What was about to be committed.
+        planned: Committed,
+        /// What the database said instead.
+        source: sqlx::Error,
+    },
+    /// A batch of this identifier was committed before.
+    #[error("the batch was committed before")]
+    AlreadyCommitted,
 }
 
 /// Users, their sign-in and their profiles.

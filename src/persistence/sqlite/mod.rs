@@ -10,6 +10,7 @@ mod catalogue;
 mod check;
 mod error;
 mod inventories;
+mod journal;
 mod mail;
 mod orders;
 mod outbox;

@@ -1,0 +1,315 @@
+//! The storekeeper of one product's stock: takes one message at a time, accepts or refuses from memory, and hands what
+//! it accepts to the journal together with the caller, so that it never waits for a commit.
+//!
+//! Its memory is an [`Escrow`]: the newest balance it learned, less what it has accepted to take. It is never needed for
+//! being right (the database has the last word), only for being fast. After a panic a fresh one reads the balance
+//! behind everything that the dead one had handed in.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use tokio::sync::oneshot;
+
+use crate::domain::ids::InventoryId;
+use crate::domain::stock::{Balance, Escrow, StockError};
+use crate::domain::timestamp::Timestamp;
+use crate::persistence::SharedStore;
+use crate::persistence::entry::{Applied, Entry, Refusal, Work};
+use crate::persistence::records::Inventory;
+
+use super::command::{CommandError, StockView};
+use super::journal::{Answer, EscrowedTake, JournalError, JournalHandle, Submission};
+use super::mailbox::Posted;
+use super::registry::{Birth, Passivate, Registry};
+
+/// How long an actor that starts waits for the database.
+const LOAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// An entry that changes this inventory's stock.
+pub struct ChangeStock {
+    /// What is to be written.
+    pub entry: Entry,
+    /// Units that it takes from what is available; 0 when it gives.
+    pub takes: i64,
+    /// When it need not be begun any more.
+    pub deadline: Instant,
+    /// Who is told.
+    pub answer: oneshot::Sender<Result<Applied, JournalError>>,
+}
+
+/// Asks what is there now.
+pub struct ReadStock {
+    /// Who is told.
+    pub answer: oneshot::Sender<Result<StockView, CommandError>>,
+}
+
+/// Takes in flight are over, and there may be a new balance.
+pub struct Settle {
+    /// Units of this actor's takes whose outcome is known now.
+    pub units: i64,
+    /// The newest balance, and when it was committed.
+    pub balance: Option<(Balance, Timestamp)>,
+}
+
+impl Message for Settle {
+    type Result = ();
+}
+
+/// Forget the balance and ask the database.
+pub struct Reload;
+
+impl Message for Reload {
+    type Result = ();
+}
+
+/// Where a storekeeper is told to panic, to see what becomes of it.
+#[cfg(feature = "fault-injection")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PanicPoint {
+    /// At the next change, before the journal has it.
+    BeforeJournal,
+    /// At the next change, when the journal has it.
+    AfterJournal,
+}
+
+#[cfg(feature = "fault-injection")]
+impl Message for PanicPoint {
+    type Result = ();
+}
+
+/// What an inventory actor needs.
+#[derive(Clone)]
+pub struct InventoryParts {
+    /// Where it reads what does not change: the product and the SKU.
+    pub store: SharedStore,
+    /// Where its changes go.
+    pub journal: JournalHandle,
+    /// Where it is listed.
+    pub registry: Arc<Registry<InventoryId, InventoryActor>>,
+}
+
+/// What waits until the balance is known.
+enum Waiting {
+    Change(Posted<ChangeStock>),
+    Read(Posted<ReadStock>),
+}
+
+/// What the actor knows.
+struct Known {
+    record: Arc<Inventory>,
+    escrow: Escrow,
+    updated_at: Timestamp,
+}
+
+/// The actor.
+pub struct InventoryActor {
+    id: InventoryId,
+    parts: InventoryParts,
+    birth: Birth,
+    known: Option<Known>,
+    waiting: VecDeque<Waiting>,
+    loading: bool,
+    /// The newest balance heard of while the first one was being loaded.
+    heard: Option<(Balance, Timestamp)>,
+    #[cfg(feature = "fault-injection")]
+    panic_at: Option<PanicPoint>,
+}
+
+impl InventoryActor {
+    /// A storekeeper that has still to learn what is there.
+    #[must_use]
+    pub fn new(id: InventoryId, parts: InventoryParts, birth: Birth) -> Self {
+        Self {
+            id,
+            parts,
+            birth,
+            known: None,
+            waiting: VecDeque::new(),
+            loading: false,
+            heard: None,
+            #[cfg(feature = "fault-injection")]
+            panic_at: None,
+        }
+    }
+
+    /// Reads the balance behind all that was handed in before. Takes in flight stay subtracted from it.
+    fn load(&mut self, context: &mut Context<Self>) {
+        if std::mem::replace(&mut self.loading, true) {
+            return;
+        }
+        let (parts, id) = (self.parts.clone(), self.id);
+        let load = async move {
+            let balance = parts.journal.load(id, Instant::now() + LOAD_DEADLINE).await?;
+            let record = parts.store.inventory(id).await?;
+            let unknown = JournalError::Refused(Refusal::UnknownInventory { inventory: id });
+            balance.zip(record).ok_or(unknown)
+        };
+        context.spawn(load.into_actor(self).map(|loaded, actor, context| actor.loaded(loaded, context)));
+    }
+
+    fn loaded(&mut self, loaded: Result<(Balance, Inventory), JournalError>, context: &mut Context<Self>) {
+        self.loading = false;
+        match loaded {
+            Ok((balance, record)) => {
+                let mut escrow = self.known.take().map_or_else(|| Escrow::new(balance), |known| known.escrow);
+                escrow.learn(balance);
+                let updated_at = record.updated_at;
+                self.known = Some(Known { record: Arc::new(record), escrow, updated_at });
+                if let Some((balance, at)) = self.heard.take() {
+                    self.learn(balance, at);
+                }
+                for waiting in std::mem::take(&mut self.waiting) {
+                    match waiting {
+                        Waiting::Change(posted) => self.change(posted.message),
+                        Waiting::Read(posted) => self.read(posted.message),
+                    }
+                }
+            }
+            Err(error) => {
+                for waiting in std::mem::take(&mut self.waiting) {
+                    match waiting {
+                        Waiting::Change(posted) => drop(posted.message.answer.send(Err(error.clone()))),
+                        Waiting::Read(posted) => drop(posted.message.answer.send(Err(error.clone().into()))),
+                    }
+                }
+                self.go(context);
+            }
+        }
+    }
+
+    fn change(&mut self, message: ChangeStock) {
+        let ChangeStock { entry, takes, deadline, answer } = message;
+        if deadline <= Instant::now() {
+            return drop(answer.send(Err(JournalError::Late)));
+        }
+        let Some(known) = &mut self.known else {
+            return drop(answer.send(Err(JournalError::Died)));
+        };
+        let take = EscrowedTake { inventory: self.id, incarnation: self.birth.incarnation, units: takes };
+        if let Err(error) = known.escrow.take(takes) {
+            return drop(answer.send(Err(JournalError::Refused(refusal(self.id, error)))));
+        }
+        #[cfg(feature = "fault-injection")]
+        self.panic_when(PanicPoint::BeforeJournal);
+        let work = Work::Write(Arc::new(entry));
+        let take = (takes > 0).then_some(take);
+        self.parts.journal.submit(Submission { work, take, deadline, answer: Answer::Entry(answer) });
+        #[cfg(feature = "fault-injection")]
+        self.panic_when(PanicPoint::AfterJournal);
+    }
+
+    fn read(&self, message: ReadStock) {
+        let view = self.known.as_ref().map_or(Err(CommandError::InventoryNotFound), |known| {
+            let inventory =
+                Inventory { balance: known.escrow.balance(), updated_at: known.updated_at, ..(*known.record).clone() };
+            Ok(StockView { inventory, available: known.escrow.available().max(0) })
+        });
+        drop(message.answer.send(view));
+    }
+
+    fn learn(&mut self, balance: Balance, at: Timestamp) {
+        if let Some(known) = &mut self.known
+            && balance.seq > known.escrow.balance().seq
+        {
+            known.escrow.learn(balance);
+            known.updated_at = at;
+        }
+    }
+
+    /// Leaves, unless a message has come in the meantime or a take is in flight.
+    fn go(&mut self, context: &mut Context<Self>) {
+        let in_flight = self.known.as_ref().map_or(0, |known| known.escrow.in_flight());
+        if in_flight == 0 && !self.loading && self.waiting.is_empty() && self.birth.gauge.close_if_empty() {
+            self.parts.registry.retire(self.id, self.birth.incarnation);
+            context.stop();
+        }
+    }
+
+    #[cfg(feature = "fault-injection")]
+    #[expect(clippy::panic, reason = "it is what the hook is for")]
+    fn panic_when(&mut self, point: PanicPoint) {
+        if self.panic_at.take_if(|armed| *armed == point).is_some() {
+            panic!("told to panic: {point:?}");
+        }
+    }
+}
+
+fn refusal(inventory: InventoryId, error: StockError) -> Refusal {
+    match error {
+        StockError::Insufficient { available } => Refusal::InsufficientStock { inventory, available },
+        StockError::Overflow => Refusal::StockOverflow { inventory },
+        StockError::NotHeld => Refusal::HoldChanged,
+    }
+}
+
+impl Actor for InventoryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.load(context);
+    }
+}
+
+impl Handler<Posted<ChangeStock>> for InventoryActor {
+    type Result = ();
+
+    fn handle(&mut self, posted: Posted<ChangeStock>, _: &mut Self::Context) {
+        if self.loading { self.waiting.push_back(Waiting::Change(posted)) } else { self.change(posted.message) }
+    }
+}
+
+impl Handler<Posted<ReadStock>> for InventoryActor {
+    type Result = ();
+
+    fn handle(&mut self, posted: Posted<ReadStock>, _: &mut Self::Context) {
+        if self.loading { self.waiting.push_back(Waiting::Read(posted)) } else { self.read(posted.message) }
+    }
+}
+
+impl Handler<Settle> for InventoryActor {
+    type Result = ();
+
+    fn handle(&mut self, settle: Settle, _: &mut Self::Context) {
+        match (&mut self.known, settle.balance) {
+            (Some(known), balance) => {
+                known.escrow.settle(settle.units);
+                if let Some((balance, at)) = balance {
+                    self.learn(balance, at);
+                }
+            }
+            (None, Some((balance, at))) => {
+                if self.heard.is_none_or(|(heard, _)| heard.seq < balance.seq) {
+                    self.heard = Some((balance, at));
+                }
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+impl Handler<Reload> for InventoryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reload, context: &mut Self::Context) {
+        self.load(context);
+    }
+}
+
+impl Handler<Passivate> for InventoryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
+        self.go(context);
+    }
+}
+
+#[cfg(feature = "fault-injection")]
+impl Handler<PanicPoint> for InventoryActor {
+    type Result = ();
+
+    fn handle(&mut self, point: PanicPoint, _: &mut Self::Context) {
+        self.panic_at = Some(point);
+    }
+}

@@ -1,0 +1,409 @@
+//! The journal: the one writer of stock, carts and orders, many changes at a time (group commit).
+//!
+//! Everything that arrives while a transaction runs goes into the next one. There is no timer and no waiting for
+//! company: alone, an entry is committed at once; under load the batches grow by themselves.
+//!
+//! A batch that the database refuses as a whole is tried in halves, so that one bad entry harms nobody else. A batch
+//! whose outcome is unknown is handed in again under the same identifier until the outcome is known; until then what
+//! it takes stays taken.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::domain::ids::InventoryId;
+use crate::domain::stock::Balance;
+use crate::domain::timestamp::Timestamp;
+use crate::persistence::clock::Clock;
+use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
+use crate::persistence::{CommitError, SharedStore, StoreError};
+
+use super::command::{AppliedOutcome, CommandError};
+use super::inventory::{InventoryActor, Reload, Settle};
+use super::mailbox::{Posted, Ticket};
+use super::registry::{Incarnation, Registry};
+
+/// Longest wait between two tries of a batch whose outcome is unknown.
+const RESEND_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Why an entry was not written, or is not known to have been.
+#[derive(Debug, Clone)]
+pub enum JournalError {
+    /// It does not fit what the database says.
+    Refused(Refusal),
+    /// Too many entries wait. Nothing was written.
+    Overloaded,
+    /// Its deadline passed before it was begun. Nothing was written.
+    Late,
+    /// The database failed.
+    Store(AppliedOutcome, Arc<StoreError>),
+    /// The journal died while it had the entry.
+    Died,
+}
+
+impl From<StoreError> for JournalError {
+    /// A read failed: nothing was changed.
+    fn from(error: StoreError) -> Self {
+        Self::Store(AppliedOutcome::No, Arc::new(error))
+    }
+}
+
+impl From<JournalError> for CommandError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Refused(refusal) => refusal.into(),
+            JournalError::Overloaded => Self::Overloaded,
+            JournalError::Late => Self::Deadline { applied: AppliedOutcome::No },
+            JournalError::Store(applied, source) => Self::Store { applied, source },
+            JournalError::Died => Self::ActorDied { applied: AppliedOutcome::Unknown },
+        }
+    }
+}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::InsufficientStock { available, .. } => Self::InsufficientStock { available },
+            Refusal::StockOverflow { .. } => Self::StockOverflow,
+            Refusal::UnknownInventory { .. } => Self::InventoryNotFound,
+            Refusal::KeyKnown => Self::KeyKnown,
+            Refusal::MessageKnown => Self::MessageKnown,
+            // What was seen has changed since, again and again: somebody else is at the same cart or order.
+            Refusal::SessionChanged
+            | Refusal::SessionTime
+            | Refusal::HoldChanged
+            | Refusal::OrderChanged
+            | Refusal::AlreadyOrdered
+            | Refusal::ProductChanged { .. } => Self::Contended,
+            Refusal::Rule { rule } => {
+                Self::Store { applied: AppliedOutcome::No, source: Arc::new(StoreError::Constraint(rule)) }
+            }
+        }
+    }
+}
+
+/// What the inventory actor has set aside for an entry in flight.
+#[derive(Debug, Clone, Copy)]
+pub struct EscrowedTake {
+    /// Whose stock.
+    pub inventory: InventoryId,
+    /// Which life of the actor took it.
+    pub incarnation: Incarnation,
+    /// How many units.
+    pub units: i64,
+}
+
+/// Who is told what became of a piece of work.
+pub enum Answer {
+    /// The sender of an entry.
+    Entry(oneshot::Sender<Result<Applied, JournalError>>),
+    /// The actor that loads.
+    Load(oneshot::Sender<Result<Option<Balance>, JournalError>>),
+}
+
+/// A piece of work for the journal.
+pub struct Submission {
+    /// What is to be done.
+    pub work: Work,
+    /// What was set aside for it.
+    pub take: Option<EscrowedTake>,
+    /// When it need not be begun any more.
+    pub deadline: Instant,
+    /// Who is told.
+    pub answer: Answer,
+}
+
+impl Submission {
+    /// An entry, and where its outcome will arrive.
+    #[must_use]
+    pub fn entry(
+        entry: Entry,
+        take: Option<EscrowedTake>,
+        deadline: Instant,
+    ) -> (Self, oneshot::Receiver<Result<Applied, JournalError>>) {
+        let (answer, outcome) = oneshot::channel();
+        (Self { work: Work::Write(Arc::new(entry)), take, deadline, answer: Answer::Entry(answer) }, outcome)
+    }
+
+    /// Tells the one who waits; nobody is told when nobody waits any more.
+    fn answer(self, outcome: Result<Done, JournalError>) {
+        match (self.answer, outcome) {
+            (Answer::Entry(answer), Ok(Done::Applied(applied))) => drop(answer.send(Ok(applied))),
+            (Answer::Entry(answer), Ok(Done::Refused(refusal))) => {
+                drop(answer.send(Err(JournalError::Refused(refusal))))
+            }
+            (Answer::Load(answer), Ok(Done::Loaded(balance))) => drop(answer.send(Ok(balance))),
+            (Answer::Entry(answer), Err(error)) => drop(answer.send(Err(error))),
+            (Answer::Load(answer), Err(error)) => drop(answer.send(Err(error))),
+            // A store answers an entry as an entry and a load as a load. Dropping the sender says that none came.
+            (Answer::Entry(_), Ok(Done::Loaded(_))) | (Answer::Load(_), Ok(Done::Applied(_) | Done::Refused(_))) => {}
+        }
+    }
+}
+
+/// What the journal needs.
+#[derive(Clone)]
+pub struct JournalParts {
+    /// Where it writes.
+    pub store: SharedStore,
+    /// Whose time the commits tell.
+    pub clock: Clock,
+    /// The actors that are told the balances.
+    pub inventories: Arc<Registry<InventoryId, InventoryActor>>,
+    /// Entries of one transaction at most.
+    pub batch_max: usize,
+}
+
+/// The way to the journal. It is started again when it has died.
+#[derive(Clone)]
+pub struct JournalHandle {
+    residence: Arc<Registry<(), JournalActor>>,
+    parts: JournalParts,
+}
+
+impl JournalHandle {
+    /// A journal that lives on the registry's arbiters.
+    #[must_use]
+    pub fn new(residence: Arc<Registry<(), JournalActor>>, parts: JournalParts) -> Self {
+        Self { residence, parts }
+    }
+
+    /// Hands a piece of work in. Its outcome comes to whom it names, whatever happens here: when the mailbox is full,
+    /// at once.
+    pub fn submit(&self, submission: Submission) {
+        let parts = self.parts.clone();
+        if let Err(submission) = self.residence.post((), submission, move |_| JournalActor::new(parts.clone())) {
+            let settlement = submission.take.and_then(|take| {
+                let (mailbox, living) = self.parts.inventories.find(take.inventory)?;
+                (living == take.incarnation).then_some((mailbox, take.units))
+            });
+            if let Some((mailbox, units)) = settlement {
+                mailbox.tell(Settle { units, balance: None });
+            }
+            submission.answer(Err(JournalError::Overloaded));
+        }
+    }
+
+    /// Hands an entry in and waits for its outcome.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn write(
+        &self,
+        entry: Entry,
+        take: Option<EscrowedTake>,
+        deadline: Instant,
+    ) -> Result<Applied, JournalError> {
+        let (submission, outcome) = Submission::entry(entry, take, deadline);
+        self.submit(submission);
+        outcome.await.unwrap_or(Err(JournalError::Died))
+    }
+
+    /// Reads a balance behind everything that was handed in before.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn load(&self, inventory: InventoryId, deadline: Instant) -> Result<Option<Balance>, JournalError> {
+        let (answer, outcome) = oneshot::channel();
+        self.submit(Submission { work: Work::Load(inventory), take: None, deadline, answer: Answer::Load(answer) });
+        outcome.await.unwrap_or(Err(JournalError::Died))
+    }
+}
+
+/// The actor: a queue, and at most one transaction at a time.
+pub struct JournalActor {
+    parts: JournalParts,
+    queue: Vec<Queued>,
+    committing: bool,
+}
+
+/// A submission, and its place in the mailbox until it is over.
+struct Queued {
+    submission: Submission,
+    ticket: Ticket,
+}
+
+impl JournalActor {
+    /// A journal with nothing to do.
+    #[must_use]
+    pub fn new(parts: JournalParts) -> Self {
+        Self { parts, queue: Vec::new(), committing: false }
+    }
+
+    fn commit_next(&mut self, context: &mut Context<Self>) {
+        if self.committing || self.queue.is_empty() {
+            return;
+        }
+        self.committing = true;
+        let rest = self.queue.split_off(self.queue.len().min(self.parts.batch_max));
+        let batch = std::mem::replace(&mut self.queue, rest);
+        // On a task of its own: what has begun is ended, and everybody told, whatever becomes of this actor.
+        let task = tokio::spawn(commit_batch(self.parts.clone(), batch));
+        context.spawn(task.into_actor(self).map(|joined, actor, context| {
+            if let Err(error) = joined {
+                tracing::error!(%error, "a commit of the journal died");
+            }
+            actor.committing = false;
+            actor.commit_next(context);
+        }));
+    }
+}
+
+impl Actor for JournalActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Posted<Submission>> for JournalActor {
+    type Result = ();
+
+    fn handle(&mut self, posted: Posted<Submission>, context: &mut Self::Context) {
+        self.queue.push(Queued { submission: posted.message, ticket: posted.ticket });
+        self.commit_next(context);
+    }
+}
+
+/// Commits a batch and tells everybody concerned.
+async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) {
+    let mut settlement = Settlement::of(&parts, &batch);
+    let now = Instant::now();
+    let (due, late): (Vec<Queued>, Vec<Queued>) =
+        batch.into_iter().partition(|queued| queued.submission.deadline > now);
+    settlement.outcomes.extend(late.into_iter().map(|queued| (queued, Err(JournalError::Late))));
+    commit_or_halve(&parts, due, &mut settlement).await;
+    settlement.tell();
+}
+
+/// Commits what may go into one transaction; when the database refuses it as a whole, its halves, down to one entry.
+fn commit_or_halve<'a>(
+    parts: &'a JournalParts,
+    mut batch: Vec<Queued>,
+    settlement: &'a mut Settlement,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    Box::pin(async move {
+        if batch.is_empty() {
+            return;
+        }
+        let works: Vec<Work> = batch.iter().map(|queued| queued.submission.work.clone()).collect();
+        match commit_known(parts, &works).await {
+            Ok(committed) => {
+                parts.clock.learn(committed.at);
+                let balances = committed.balances.iter().map(|(id, balance)| (*id, (*balance, committed.at)));
+                settlement.balances.extend(balances);
+                settlement.outcomes.extend(batch.into_iter().zip(committed.done.into_iter().map(Ok)));
+            }
+            Err(StoreError::Constraint(rule)) if batch.len() > 1 => {
+                tracing::warn!(%rule, entries = batch.len(), "a batch was refused as a whole; its halves are tried");
+                let second = batch.split_off(batch.len() / 2);
+                commit_or_halve(parts, batch, settlement).await;
+                commit_or_halve(parts, second, settlement).await;
+            }
+            Err(error) => {
+                let error = match error {
+                    StoreError::Constraint(rule) => JournalError::Refused(Refusal::Rule { rule }),
+                    StoreError::Unavailable(_)
+                    | StoreError::Unknown(_)
+                    | StoreError::Failed(_)
+                    | StoreError::Corrupt(_)
+                    | StoreError::InvalidCursor => {
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            entries = batch.len(),
+                            "a batch failed"
+                        );
+                        JournalError::Store(AppliedOutcome::No, Arc::new(error))
+                    }
+                };
+                settlement.outcomes.extend(batch.into_iter().map(|queued| (queued, Err(error.clone()))));
+            }
+        }
+    })
+}
+
+/// Commits a batch, and does not come back before it is known whether that happened.
+async fn commit_known(parts: &JournalParts, works: &[Work]) -> Result<Committed, StoreError> {
+    let batch = Uuid::now_v7();
+    let mut planned_before: Option<Committed> = None;
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match (parts.store.commit(batch, works).await, planned_before.take()) {
+            (Ok(committed), _) => return Ok(committed),
+            (Err(CommitError::AlreadyCommitted), Some(planned)) => return Ok(planned),
+            (Err(CommitError::AlreadyCommitted), None) => {
+                return Err(StoreError::Corrupt(format!("the journal has a batch {batch} that is not ours")));
+            }
+            (Err(CommitError::Unknown { planned, source }), _) => {
+                tracing::warn!(error = &source as &dyn std::error::Error, %batch, "a commit's outcome is unknown");
+                planned_before = Some(planned);
+            }
+            // While an earlier try may have happened, only an answer about this very batch ends the matter.
+            (Err(CommitError::NotCommitted(StoreError::Unavailable(source))), Some(planned)) => {
+                tracing::warn!(error = &source as &dyn std::error::Error, %batch, "a commit's outcome is still unknown");
+                planned_before = Some(planned);
+            }
+            (Err(CommitError::NotCommitted(error)), _) => return Err(error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RESEND_PAUSE_MAX);
+    }
+}
+
+/// What is to be told after a batch: first the inventory actors, then those who wait for an answer, so that whoever
+/// has an answer and asks for the stock finds it there.
+struct Settlement {
+    inventories: Arc<Registry<InventoryId, InventoryActor>>,
+    balances: HashMap<InventoryId, (Balance, Timestamp)>,
+    takes: HashMap<(InventoryId, Incarnation), i64>,
+    outcomes: Vec<(Queued, Result<Done, JournalError>)>,
+}
+
+impl Settlement {
+    fn of(parts: &JournalParts, batch: &[Queued]) -> Self {
+        let mut takes: HashMap<(InventoryId, Incarnation), i64> = HashMap::new();
+        for take in batch.iter().filter_map(|queued| queued.submission.take) {
+            *takes.entry((take.inventory, take.incarnation)).or_default() += take.units;
+        }
+        let (balances, outcomes) = (HashMap::new(), Vec::with_capacity(batch.len()));
+        Self { inventories: Arc::clone(&parts.inventories), balances, takes, outcomes }
+    }
+
+    /// Tells each living actor its new balance and which of its takes are over, in one message; then answers.
+    fn tell(mut self) {
+        let mut untold = std::mem::take(&mut self.balances);
+        for ((inventory, incarnation), units) in self.takes.drain() {
+            if let Some((mailbox, living)) = self.inventories.find(inventory)
+                && living == incarnation
+            {
+                mailbox.tell(Settle { units, balance: untold.remove(&inventory) });
+            }
+        }
+        for (inventory, balance) in untold {
+            if let Some((mailbox, _)) = self.inventories.find(inventory) {
+                mailbox.tell(Settle { units: 0, balance: Some(balance) });
+            }
+        }
+        for (Queued { submission, ticket }, outcome) in self.outcomes.drain(..) {
+            drop(ticket);
+            submission.answer(outcome);
+        }
+    }
+}
+
+impl Drop for Settlement {
+    /// Something died before it could tell: the actors concerned ask the database what is true.
+    fn drop(&mut self) {
+        for ((inventory, incarnation), units) in self.takes.drain() {
+            if let Some((mailbox, living)) = self.inventories.find(inventory)
+                && living == incarnation
+            {
+                mailbox.tell(Settle { units, balance: None });
+                mailbox.tell(Reload);
+            }
+        }
+    }
+}

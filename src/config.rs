@@ -1,0 +1,463 @@
+//! The settings of a server: read once at start, typed, and refused with every fault at once.
+//!
+//! `main` reads them from the environment and the file `.env`, tests from what they like. The table in [`settings`]
+//! says what there is; this module says what it means.
+
+mod reader;
+pub mod settings;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+
+use crate::actors::shop::ShopRules;
+use crate::domain::cart::{Lifetime, Limits};
+use crate::domain::money::{Currency, TaxRate};
+use crate::domain::user::EmailAddress;
+
+use reader::Reader;
+pub use reader::{ConfigError, Fault};
+
+const DAY_SECONDS: u64 = 86_400;
+const YEAR_SECONDS: u64 = 366 * DAY_SECONDS;
+const MAILBOX_MAX: u64 = 1_000_000;
+
+/// All that can be set. It has no `Debug`, since it holds secrets.
+#[derive(Clone)]
+pub struct Config {
+    /// How the server listens and answers.
+    pub http: HttpConfig,
+    /// Currency, tax, carts.
+    pub shop: ShopRules,
+    /// After how long an unconfirmed order is cancelled; `None` is never.
+    pub order_pending_ttl: Option<Duration>,
+    /// Where things are kept.
+    pub store: StoreConfig,
+    /// Who mails come from.
+    pub mail: MailConfig,
+    /// How users prove who they are.
+    pub tokens: TokenConfig,
+    /// The first administrator.
+    pub admin: AdminConfig,
+    /// How much may wait.
+    pub actors: ActorsConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How long a stopping server may take to finish what it has begun.
+    pub shutdown_limit: Duration,
+}
+
+/// How the server listens and answers.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Where it listens; port 0 is any free one.
+    pub bind: SocketAddr,
+    /// Threads that serve requests, 1 or more.
+    pub workers: usize,
+    /// How long a request may take.
+    pub request_deadline: Duration,
+}
+
+/// Where things are kept.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The folder of the SQLite files.
+    pub folder: PathBuf,
+}
+
+/// Who mails come from.
+#[derive(Debug, Clone)]
+pub struct MailConfig {
+    /// An address, or a name and an address in angle brackets.
+    pub sender: String,
+}
+
+/// How users prove who they are.
+#[derive(Clone)]
+pub struct TokenConfig {
+    /// The key of the access tokens, 32 bytes or more; `None` is the one in the database.
+    pub secret: Option<SecretString>,
+    /// Life of an access token.
+    pub access_ttl: Duration,
+    /// Life of a refresh token.
+    pub refresh_ttl: Duration,
+}
+
+/// The first administrator, made when there is none.
+#[derive(Clone)]
+pub struct AdminConfig {
+    /// Their address.
+    pub email: EmailAddress,
+    /// Their password; `None` is one made up and printed once.
+    pub password: Option<SecretString>,
+}
+
+/// How much may wait, and how long an idle actor is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActorsConfig {
+    /// Messages that may wait for one product's stock.
+    pub inventory_mailbox: usize,
+    /// Messages that may wait for one cart.
+    pub cart_mailbox: usize,
+    /// Checkouts and changes of orders that may wait.
+    pub orders_mailbox: usize,
+    /// Entries that may wait for the journal.
+    pub journal_mailbox: usize,
+    /// Entries of one transaction at most.
+    pub journal_batch_max: usize,
+    /// After how long without a message an actor is put away.
+    pub idle_ttl: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// In the form of tracing's env-filter; known to be readable.
+    pub filter: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Config {
+    /// Reads the settings; `source` gives a variable's value.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names every fault.
+    pub fn read(source: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(&source);
+        let config = read_all(&mut reader);
+        reader.finish(config)
+    }
+
+    /// What a server has when nothing is configured, but for its folder and its port, which is any free one.
+    /// For tests and benches.
+    ///
+    /// # Errors
+    /// None that a program meets which passes its tests: the defaults are usable.
+    pub fn embedded(folder: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::read(|_| None)?;
+        folder.clone_into(&mut config.store.folder);
+        config.http.bind.set_port(0);
+        Ok(config)
+    }
+}
+
+// Each of these reads all of its settings before it gives up, so that all faults are found.
+
+fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
+    let http = read_http(reader);
+    let shop = read_shop(reader);
+    let order_pending_ttl = seconds(reader, &settings::ORDER_PENDING_TTL, 1, YEAR_SECONDS);
+    let store = read_store(reader);
+    let sender = reader.read(&settings::MAIL_SENDER, "an address, or a name and <an address>", sender);
+    let tokens = read_tokens(reader);
+    let admin = read_admin(reader);
+    let actors = read_actors(reader);
+    let log = read_log(reader);
+    let shutdown_limit = seconds(reader, &settings::SHUTDOWN_LIMIT, 1, 3_600);
+    let (http, shutdown_limit) = (http?, shutdown_limit?);
+    if shutdown_limit < http.request_deadline {
+        let right = "it must not be less than REQUEST_DEADLINE_MS: a request that has begun must have its time";
+        reader.fault(&settings::SHUTDOWN_LIMIT, right);
+    }
+    Some(Config {
+        http,
+        shop: shop?,
+        order_pending_ttl,
+        store: store?,
+        mail: MailConfig { sender: sender? },
+        tokens: tokens?,
+        admin: admin?,
+        actors: actors?,
+        log: log?,
+        shutdown_limit,
+    })
+}
+
+fn read_http(reader: &mut Reader<'_>) -> Option<HttpConfig> {
+    let bind =
+        reader.read(&settings::BIND, "an IP address and a port, such as 127.0.0.1:8081", |text| text.parse().ok());
+    let workers = match reader.given(settings::HTTP_WORKERS.name) {
+        Some(_) => reader.number(&settings::HTTP_WORKERS, "threads", 1, 1_024),
+        None => Some(available_parallelism().map_or(1, |cores| cores.get() as u64)),
+    };
+    let deadline = reader.number(&settings::REQUEST_DEADLINE_MS, "milliseconds", 50, 600_000);
+    Some(HttpConfig {
+        bind: bind?,
+        workers: usize::try_from(workers?).ok()?,
+        request_deadline: Duration::from_millis(deadline?),
+    })
+}
+
+fn read_shop(reader: &mut Reader<'_>) -> Option<ShopRules> {
+    let currency = reader.read(&settings::CURRENCY, "an ISO 4217 code in capitals, such as EUR", Currency::from_code);
+    let tax = reader.read(&settings::TAX_RATE, "a decimal from 0 to 1, such as 0.19", TaxRate::parse);
+    let ttl = seconds(reader, &settings::CART_TTL, 1, DAY_SECONDS);
+    let max_age = seconds(reader, &settings::CART_MAX_AGE, 1, 30 * DAY_SECONDS);
+    let lines = reader.number(&settings::CART_MAX_LINES, "lines", 1, 1_000);
+    let units = reader.number(&settings::CART_MAX_UNITS, "units", 1, 1_000_000_000);
+    let lifetime = Lifetime { ttl: ttl?, max_age: max_age? };
+    if lifetime.ttl > lifetime.max_age {
+        reader.fault(&settings::CART_TTL, "it must not be more than CART_MAX_AGE");
+    }
+    let limits = Limits { lines: usize::try_from(lines?).ok()?, units: i64::try_from(units?).ok()? };
+    Some(ShopRules { currency: currency?, tax: tax?, lifetime, limits })
+}
+
+fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
+    let Some(url) = reader.given(settings::DATABASE_URL.name) else {
+        let folder = reader.read(&settings::DATA_DIR, "a folder", |text| Some(PathBuf::from(text)));
+        return Some(StoreConfig { folder: folder? });
+    };
+    if reader.given(settings::DATA_DIR.name).is_some() {
+        reader.fault(&settings::DATA_DIR, "DATABASE_URL names the folder already; set one of the two");
+    }
+    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        let right = "this version does not know PostgreSQL; it must be sqlite: and a folder, such as sqlite:./data";
+        reader.fault(&settings::DATABASE_URL, right);
+        return None;
+    }
+    let folder = reader.read(&settings::DATABASE_URL, "sqlite: and a folder, such as sqlite:./data", |text| {
+        let folder = text.strip_prefix("sqlite:")?;
+        let folder = folder.strip_prefix("//").unwrap_or(folder);
+        (!folder.is_empty() && !folder.starts_with(':') && !folder.contains('?')).then(|| PathBuf::from(folder))
+    });
+    Some(StoreConfig { folder: folder? })
+}
+
+fn read_tokens(reader: &mut Reader<'_>) -> Option<TokenConfig> {
+    let secret = reader
+        .read(&settings::JWT_SECRET, "32 bytes or more", |text| (text.len() >= 32).then(|| SecretString::from(text)));
+    let access = seconds(reader, &settings::ACCESS_TOKEN_TTL, 10, 30 * DAY_SECONDS);
+    let refresh = seconds(reader, &settings::REFRESH_TOKEN_TTL, 10, YEAR_SECONDS);
+    let (access_ttl, refresh_ttl) = (access?, refresh?);
+    if access_ttl > refresh_ttl {
+        reader.fault(&settings::ACCESS_TOKEN_TTL, "it must not be more than REFRESH_TOKEN_TTL");
+    }
+    Some(TokenConfig { secret, access_ttl, refresh_ttl })
+}
+
+fn read_admin(reader: &mut Reader<'_>) -> Option<AdminConfig> {
+    let right = "an e-mail address such as ann@example.org";
+    let email = reader.read(&settings::ADMIN_EMAIL, right, |text| EmailAddress::parse(text).ok());
+    let password = reader.read(&settings::ADMIN_PASSWORD, "8 to 128 characters", |text| {
+        (8..=128).contains(&text.chars().count()).then(|| SecretString::from(text))
+    });
+    Some(AdminConfig { email: email?, password })
+}
+
+fn read_actors(reader: &mut Reader<'_>) -> Option<ActorsConfig> {
+    let mut count = |setting, unit| reader.number(setting, unit, 1, MAILBOX_MAX);
+    let inventory = count(&settings::INVENTORY_MAILBOX, "messages");
+    let cart = count(&settings::CART_MAILBOX, "messages");
+    let orders = count(&settings::ORDERS_MAILBOX, "messages");
+    let journal = count(&settings::JOURNAL_MAILBOX, "changes");
+    let batch = count(&settings::JOURNAL_BATCH_MAX, "changes");
+    let idle = seconds(reader, &settings::IDLE_ACTOR_TTL, 1, DAY_SECONDS);
+    if batch? > journal? {
+        reader.fault(&settings::JOURNAL_BATCH_MAX, "it must not be more than JOURNAL_MAILBOX, which it is taken from");
+    }
+    let size = |number: Option<u64>| usize::try_from(number?).ok();
+    Some(ActorsConfig {
+        inventory_mailbox: size(inventory)?,
+        cart_mailbox: size(cart)?,
+        orders_mailbox: size(orders)?,
+        journal_mailbox: size(journal)?,
+        journal_batch_max: size(batch)?,
+        idle_ttl: idle?,
+    })
+}
+
+fn read_log(reader: &mut Reader<'_>) -> Option<LogConfig> {
+    let filter = reader.read(&settings::LOG, "a filter such as info,storekeeper=debug", |text| {
+        EnvFilter::try_new(text).ok().map(|_| text.to_owned())
+    });
+    let format = reader.read(&settings::LOG_FORMAT, "auto, text or json", |text| match text {
+        "auto" => Some(LogFormat::Auto),
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    });
+    Some(LogConfig { filter: filter?, format: format? })
+}
+
+fn seconds(reader: &mut Reader<'_>, setting: &settings::Setting, least: u64, most: u64) -> Option<Duration> {
+    reader.number(setting, "seconds", least, most).map(Duration::from_secs)
+}
+
+/// A sender's text: `ann@example.org` or `Ann Lee <ann@example.org>`.
+fn sender(text: &str) -> Option<String> {
+    let address = match text.strip_suffix('>').and_then(|rest| rest.split_once('<')) {
+        Some((name, address)) => {
+            let plain = !name.contains(|c: char| c.is_control() || "<>\"\\".contains(c));
+            plain.then_some(address)?
+        }
+        None => text,
+    };
+    EmailAddress::parse(address).ok().map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn read(values: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let values: HashMap<_, _> = values.iter().copied().collect();
+        Config::read(|name| values.get(name).map(|value| (*value).to_owned()))
+    }
+
+    fn faults(values: &[(&str, &str)]) -> Vec<Fault> {
+        read(values).err().map(|error| error.faults).unwrap_or_default()
+    }
+
+    #[test]
+    fn nothing_needs_to_be_set() {
+        let config = read(&[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.http.bind.to_string(), "127.0.0.1:8081");
+        assert_eq!(config.store.folder, Path::new("./data"));
+        assert_eq!(config.shop.lifetime.ttl, Duration::from_secs(900));
+        assert_eq!(config.shop.currency.code(), "USD");
+        assert_eq!(config.tokens.access_ttl, Duration::from_secs(7200));
+        assert!(config.tokens.secret.is_none() && config.order_pending_ttl.is_none());
+        assert!(config.http.workers >= 1);
+    }
+
+    #[test]
+    fn what_is_set_counts_and_empty_is_not_set() {
+        let config = read(&[
+            ("DATABASE_URL", "sqlite:/srv/shop"),
+            ("CART_TTL", "60"),
+            ("CART_MAX_AGE", ""),
+            ("REDIS_URL", ""),
+            ("ORDER_PENDING_TTL", "86400"),
+            ("TAX_RATE", "0.19"),
+            ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+            ("MAIL_SENDER", "The Tea Shop <hello@example.org>"),
+            ("LOG_FORMAT", "json"),
+        ]);
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.store.folder, Path::new("/srv/shop"));
+        assert_eq!(config.shop.lifetime.ttl, Duration::from_secs(60));
+        assert_eq!(config.shop.lifetime.max_age, Duration::from_secs(3600));
+        assert_eq!(config.order_pending_ttl, Some(Duration::from_secs(86_400)));
+        assert_eq!(config.tokens.secret.map(|key| key.expose_secret().len()), Some(32));
+        assert_eq!(config.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let found = faults(&[
+            ("BIND", "localhost"),
+            ("CART_TTL", "soon"),
+            ("CART_MAX_UNITS", "0"),
+            ("CURRENCY", "usd"),
+            ("TAX_RATE", "19%"),
+            ("ADMIN_EMAIL", "ann"),
+            ("LOG", "storekeeper=loud"),
+            ("LOG_FORMAT", "xml"),
+            ("HTTP_WORKERS", "0"),
+            ("ORDER_PENDING_TTL", "-1"),
+            ("MAIL_SENDER", "Ann\r\nBcc: b@example.org <a@example.org>"),
+            ("AMQP_URL", "amqp://user:hidden@example.org"),
+        ]);
+        let mut names: Vec<_> = found.iter().map(|fault| fault.variable).collect();
+        names.sort_unstable();
+        let expected = [
+            "ADMIN_EMAIL",
+            "AMQP_URL",
+            "BIND",
+            "CART_MAX_UNITS",
+            "CART_TTL",
+            "CURRENCY",
+            "HTTP_WORKERS",
+            "LOG",
+            "LOG_FORMAT",
+            "MAIL_SENDER",
+            "ORDER_PENDING_TTL",
+            "TAX_RATE",
+        ];
+        assert_eq!(names, expected);
+        let text = ConfigError { faults: found }.to_string();
+        assert!(text.contains(r#"CART_TTL is "soon": it must be a whole number of seconds from 1 to 86400"#), "{text}");
+        assert!(text.starts_with("the configuration has 12 faults:\n"), "{text}");
+        assert!(!text.contains("hidden"), "{text}");
+    }
+
+    #[test]
+    fn settings_must_fit_each_other() {
+        for (values, variable) in [
+            ([("CART_TTL", "3601"), ("CART_MAX_AGE", "3600")], "CART_TTL"),
+            ([("ACCESS_TOKEN_TTL", "601"), ("REFRESH_TOKEN_TTL", "600")], "ACCESS_TOKEN_TTL"),
+            ([("JOURNAL_BATCH_MAX", "65"), ("JOURNAL_MAILBOX", "64")], "JOURNAL_BATCH_MAX"),
+            ([("SHUTDOWN_LIMIT", "2"), ("REQUEST_DEADLINE_MS", "2001")], "SHUTDOWN_LIMIT"),
+            ([("DATA_DIR", "a"), ("DATABASE_URL", "sqlite:b")], "DATA_DIR"),
+        ] {
+            let found = faults(&values);
+            assert_eq!(found.iter().map(|fault| fault.variable).collect::<Vec<_>>(), [variable]);
+        }
+        assert!(read(&[("CART_TTL", "3600"), ("CART_MAX_AGE", "3600")]).is_ok());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let short = "short-but-secret";
+        let found =
+            faults(&[("JWT_SECRET", short), ("ADMIN_PASSWORD", "seven77"), ("DATABASE_URL", "postgres://u:pw@h/d")]);
+        assert_eq!(found.len(), 3);
+        let text = ConfigError { faults: found }.to_string();
+        for secret in [short, "seven77", "pw@h"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+        assert!(text.contains("JWT_SECRET (its value is not shown): it must be 32 bytes or more"), "{text}");
+        assert!(text.contains("this version does not know PostgreSQL"), "{text}");
+    }
+
+    #[test]
+    fn other_databases_are_refused() {
+        for url in ["mysql://x", "sqlite:", "sqlite::memory:", "sqlite://data?mode=ro", "./data"] {
+            assert_eq!(faults(&[("DATABASE_URL", url)]).len(), 1, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_utf_8_is_refused() {
+        assert_eq!(faults(&[("DATA_DIR", "da\u{fffd}ta")]).len(), 1);
+    }
+
+    #[test]
+    fn the_settings_examples_are_usable() {
+        for setting in settings::all() {
+            let values = [(setting.name, setting.example), ("CART_MAX_AGE", "86400")];
+            let values = if setting.name == "CART_MAX_AGE" { &values[..1] } else { &values[..] };
+            if let Err(error) = read(values) {
+                panic!("{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_test_has_its_own_folder_and_port() {
+        let config = Config::embedded(Path::new("elsewhere")).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.store.folder, Path::new("elsewhere"));
+        assert_eq!(config.http.bind.port(), 0);
+    }
+}
