@@ -66,10 +66,13 @@ CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id);
 
 -- Catalogue and stock -------------------------------------------------------------------------------------------
 
+-- Name and SKU are kept in lower case too, for search and sorting: SQLite itself knows the case of ASCII only.
 CREATE TABLE products (
     id           BLOB NOT NULL PRIMARY KEY,
     sku          TEXT NOT NULL CONSTRAINT products_sku_unique UNIQUE,
+    sku_folded   TEXT NOT NULL,
     name         TEXT NOT NULL,
+    name_folded  TEXT NOT NULL,
     description  TEXT,
     price        INTEGER NOT NULL CONSTRAINT products_price CHECK (price >= 0),
     status       TEXT NOT NULL CONSTRAINT products_status CHECK (status IN ('DRAFT', 'PUBLISHED', 'UNLISTED')),
@@ -78,8 +81,9 @@ CREATE TABLE products (
     created_at   INTEGER NOT NULL,
     updated_at   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX products_name ON products (name, id);
-CREATE INDEX products_price_id ON products (price, id);
+CREATE INDEX products_by_name ON products (name_folded, id);
+CREATE INDEX products_by_price ON products (price, id);
+CREATE INDEX products_by_creation ON products (created_at, id);
 
 -- The balance of each inventory after its newest ledger row. It changes with the ledger, never without.
 CREATE TABLE inventories (
@@ -161,6 +165,7 @@ CREATE TABLE orders (
     CONSTRAINT orders_total CHECK (grand_total = subtotal + tax)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX orders_user ON orders (user_id, id);
+CREATE INDEX orders_status_id ON orders (status, id);
 CREATE INDEX orders_pending ON orders (created_at) WHERE status = 'PENDING';
 
 CREATE TABLE order_items (
@@ -208,6 +213,7 @@ CREATE TABLE dead_letters (
     at         INTEGER NOT NULL,
     PRIMARY KEY (queue, message_id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX dead_letters_at ON dead_letters (queue, at);
 
 CREATE TABLE emails (
     id         BLOB NOT NULL PRIMARY KEY,

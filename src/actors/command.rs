@@ -203,6 +203,35 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// Whether the change may have happened all the same.
+    #[must_use]
+    pub fn applied(&self) -> AppliedOutcome {
+        match self {
+            Self::Deadline { applied } | Self::ActorDied { applied } | Self::Store { applied, .. } => *applied,
+            Self::ProductNotFound
+            | Self::InventoryNotFound
+            | Self::InventoryMismatch { .. }
+            | Self::InsufficientStock { .. }
+            | Self::StockOverflow
+            | Self::TotalOverflow
+            | Self::Cart(_)
+            | Self::CartNotFound
+            | Self::CartEmpty
+            | Self::HoldExpired { .. }
+            | Self::PriceChanged { .. }
+            | Self::CartOrdered
+            | Self::OrderNotFound
+            | Self::InvalidTransition { .. }
+            | Self::KeyKnown
+            | Self::MessageKnown
+            | Self::Contended
+            | Self::Overloaded
+            | Self::Stopping => AppliedOutcome::No,
+        }
+    }
+}
+
 impl From<StoreError> for CommandError {
     fn from(source: StoreError) -> Self {
         let applied = match source {

@@ -5,9 +5,11 @@
 //! the journal actor.
 
 pub mod clock;
+mod cursor;
 pub mod entry;
 mod plan;
 pub mod records;
+mod rows;
 pub mod sqlite;
 
 use std::sync::Arc;

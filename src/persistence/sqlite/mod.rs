@@ -4,8 +4,17 @@
 //! is acknowledged survives the loss of power. The folder is locked for as long as a server has it. Each file here
 //! implements one trait of [`persistence`](super).
 
+mod accounts;
+mod carts;
+mod catalogue;
+mod check;
 mod error;
+mod inventories;
 mod journal;
+mod mail;
+mod orders;
+mod outbox;
+mod upkeep;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -16,6 +25,8 @@ use std::time::Duration;
 use sqlx::ConnectOptions;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use uuid::Uuid;
 
 use super::StoreError;
 use super::clock::Clock;
@@ -65,8 +76,14 @@ pub enum OpenError {
         folder: PathBuf,
     },
     /// The database is not one that this program's version knows how to read.
-    #[error("the database in {} is of another version of storekeeper: {source}", folder.display())]
-    Schema {
+    #[error("the database in {} is of another version of storekeeper", folder.display())]
+    OtherVersion {
+        /// Which folder.
+        folder: PathBuf,
+    },
+    /// The database can not be brought up to date.
+    #[error("the database in {} can not be brought up to date: {source}", folder.display())]
+    Migration {
         /// Which folder.
         folder: PathBuf,
         /// What does not fit.
@@ -105,10 +122,30 @@ impl SqliteStore {
 
         let writing = connect_options(&folder).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let mut connection = writing.connect().await.map_err(database)?;
-        MIGRATIONS.run(&mut connection).await.map_err(|source| OpenError::Schema { folder: folder.clone(), source })?;
+        MIGRATIONS
+            .run(&mut connection)
+            .await
+            .map_err(|source| OpenError::Migration { folder: folder.clone(), source })?;
         let readers = reading_pool(&folder, readers).await.map_err(database)?;
         let writer = Writer::new(connection, writing, ACQUIRE_TIMEOUT);
         Ok(Self { readers, writer, clock, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Opens the database of a folder to read only, beside a server that may be at work on it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::OtherVersion`] when the schema is another than this program's.
+    pub async fn open_snapshot(folder: &Path) -> Result<Self, OpenError> {
+        let folder = folder.to_owned();
+        if !folder.join(DATABASE_FILE).is_file() {
+            return Err(OpenError::NoDatabase { folder });
+        }
+        let database = |source| OpenError::Database { folder: folder.clone(), source };
+        let readers = reading_pool(&folder, 1).await.map_err(database)?;
+        if !is_current(&readers).await.map_err(database)? {
+            return Err(OpenError::OtherVersion { folder });
+        }
+        Ok(Self { readers, writer: Writer::closed(), clock: Clock::system(), lock: Mutex::new(None) })
     }
 
     /// Begins a transaction on the one connection that writes.
@@ -145,6 +182,16 @@ async fn reading_pool(folder: &Path, readers: u32) -> Result<SqlitePool, sqlx::E
         .await
 }
 
+/// Whether the database has had exactly the migrations that this program knows.
+async fn is_current(readers: &SqlitePool) -> Result<bool, sqlx::Error> {
+    let had: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(readers)
+            .await?;
+    let known = MIGRATIONS.iter().map(|migration| (migration.version, &*migration.checksum));
+    Ok(known.eq(had.iter().map(|(version, checksum)| (*version, &checksum[..]))))
+}
+
 /// Takes the folder for this process, for as long as the file lives. The lock ends with the process, however it ends.
 fn lock_folder(folder: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Folder { folder: folder.to_owned(), source };
@@ -155,4 +202,10 @@ fn lock_folder(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { folder: folder.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// Identifiers as one JSON text, for `WHERE id IN (SELECT unhex(value) FROM json_each(…))`: one statement however
+/// many there are.
+fn json_of_ids(ids: impl Iterator<Item = Uuid>) -> String {
+    serde_json::Value::from_iter(ids.map(|id| id.simple().to_string())).to_string()
 }

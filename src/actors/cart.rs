@@ -1,0 +1,363 @@
+//! The cart of one session: one request at a time, the next when the last one's outcome is known.
+//!
+//! The actor mirrors the session's row. What it asks for names the version it saw; where the database has another
+//! (the cart ran out, another node was faster) the actor reads the row again and tries again. A checkout claims the
+//! cart: the actor does nothing else until the coordinator says what became of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use tokio::sync::oneshot;
+
+use crate::domain::cart::{Cart, CartLine, CartState};
+use crate::domain::ids::{CartKey, CartSessionId, OrderId, ProductId};
+use crate::domain::product::Product;
+use crate::persistence::records::KeptCart;
+
+use super::cart_change::{self, CartParts};
+use super::command::{CartView, Command, CommandError};
+use super::mailbox::Posted;
+use super::registry::{Birth, Passivate};
+
+/// What is asked of a cart.
+pub struct CartRequest {
+    /// The session as the caller gave it.
+    pub session: CartSessionId,
+    /// What is asked.
+    pub ask: CartAsk,
+}
+
+/// What is asked of a cart, and who is told.
+pub enum CartAsk {
+    /// What is in it.
+    Read(Reply<CartView>),
+    /// A change of one line.
+    Change(LineRequest, Command<CartView>, Reply<CartView>),
+    /// Its end; its units go back to stock.
+    Clear(Command<()>, Reply<()>),
+    /// To be left alone with it, for a checkout.
+    Claim(oneshot::Sender<Result<Claim, NotClaimed>>),
+}
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
+
+/// A change of one line.
+#[derive(Debug, Clone)]
+pub enum LineRequest {
+    /// More of a product.
+    Add {
+        /// Which product; it has an inventory.
+        product: Arc<Product>,
+        /// How many more, 1 or more.
+        quantity: i64,
+    },
+    /// So many of a product that is in the cart; 0 removes it.
+    Set {
+        /// Which product.
+        product: ProductId,
+        /// How many.
+        quantity: i64,
+    },
+}
+
+/// A cart that waits for the end of a checkout.
+pub struct Claim {
+    /// The cart, open and not empty.
+    pub cart: Cart,
+    /// To be told what became of it. Dropped, the cart asks the database.
+    pub ended: oneshot::Sender<Became>,
+}
+
+/// Why a cart is not there for a checkout.
+pub enum NotClaimed {
+    /// It has become an order.
+    Ordered(OrderId),
+    /// Something else.
+    Refused(CommandError),
+}
+
+/// What became of a claimed cart.
+pub enum Became {
+    /// Nothing.
+    Unchanged,
+    /// An order.
+    Order(OrderId),
+}
+
+/// The cart's time is over.
+pub struct Expire;
+
+impl Message for Expire {
+    type Result = ();
+}
+
+/// What the actor knows of its session.
+enum Known {
+    /// Nothing: it has to be read.
+    Nothing,
+    /// There is no such session.
+    Missing,
+    /// How it stands.
+    Cart(Box<KeptCart>),
+}
+
+/// What a request leaves.
+pub(super) enum Left {
+    /// The session as it was.
+    Same,
+    /// The session as it is now.
+    Now(Box<KeptCart>),
+    /// Something that only the database knows.
+    Unknown,
+}
+
+/// The actor.
+pub struct CartActor {
+    key: CartKey,
+    parts: CartParts,
+    birth: Birth,
+    known: Known,
+    waiting: VecDeque<Waiting>,
+    busy: bool,
+}
+
+enum Waiting {
+    Request(Posted<CartRequest>),
+    Expire,
+}
+
+impl CartActor {
+    /// The cart of a session that the database may know.
+    #[must_use]
+    pub fn of(key: CartKey, parts: CartParts, birth: Birth) -> Self {
+        Self { key, parts, birth, known: Known::Nothing, waiting: VecDeque::new(), busy: false }
+    }
+
+    /// The cart of a session that begins here.
+    #[must_use]
+    pub fn fresh(id: CartSessionId, parts: CartParts, birth: Birth) -> Self {
+        let cart = Cart::fresh(id, parts.clock.now(), parts.rules.lifetime);
+        let known = Known::Cart(Box::new(KeptCart { cart, order: None }));
+        Self { key: id.key, parts, birth, known, waiting: VecDeque::new(), busy: false }
+    }
+
+    /// Begins what waits, one after the other; what needs the database or the journal makes the rest wait.
+    fn go_on(&mut self, context: &mut Context<Self>) {
+        while !self.busy {
+            if self.waiting.is_empty() {
+                return;
+            }
+            let kept = match &self.known {
+                Known::Nothing => return self.load(context),
+                Known::Missing => None,
+                Known::Cart(kept) => Some((**kept).clone()),
+            };
+            match self.waiting.pop_front() {
+                None => return,
+                Some(Waiting::Request(posted)) => self.begin(posted, kept, context),
+                Some(Waiting::Expire) => self.expire(kept, context),
+            }
+        }
+    }
+
+    fn load(&mut self, context: &mut Context<Self>) {
+        self.busy = true;
+        let (store, key) = (Arc::clone(&self.parts.store), self.key);
+        let read = async move { store.cart(key).await };
+        context.spawn(read.into_actor(self).map(|read, actor, context| {
+            actor.busy = false;
+            match read {
+                Ok(Some(kept)) => actor.known = Known::Cart(Box::new(kept)),
+                Ok(None) => actor.known = Known::Missing,
+                Err(error) => {
+                    let error = CommandError::from(error);
+                    for waiting in std::mem::take(&mut actor.waiting) {
+                        if let Waiting::Request(posted) = waiting {
+                            refuse(posted.message.ask, error.clone());
+                        }
+                    }
+                }
+            }
+            actor.go_on(context);
+        }));
+    }
+
+    /// Begins a request. A session whose secret is another than the caller's is one that is not there.
+    fn begin(&mut self, posted: Posted<CartRequest>, kept: Option<KeptCart>, context: &mut Context<Self>) {
+        let Posted { message: CartRequest { session, ask }, ticket } = posted;
+        let kept = kept.filter(|kept| same_secret(&kept.cart.id, &session));
+        let parts = self.parts.clone();
+        match ask {
+            CartAsk::Read(reply) => {
+                let read = async move { (cart_change::read(&parts, session, kept).await, Left::Same) };
+                self.run(read, reply, ticket, context);
+            }
+            CartAsk::Change(request, command, reply) => {
+                self.run(cart_change::change(parts, kept, request, command), reply, ticket, context);
+            }
+            CartAsk::Clear(command, reply) => {
+                self.run(cart_change::clear(parts, kept, command), reply, ticket, context);
+            }
+            CartAsk::Claim(reply) => self.claim(kept, reply, ticket, context),
+        }
+    }
+
+    /// Runs one request to its end; only then the caller is told and the next request begun.
+    fn run<T: 'static>(
+        &mut self,
+        work: impl Future<Output = (Result<T, CommandError>, Left)> + 'static,
+        reply: Reply<T>,
+        ticket: super::mailbox::Ticket,
+        context: &mut Context<Self>,
+    ) {
+        self.busy = true;
+        context.spawn(work.into_actor(self).map(move |(answer, left), actor, context| {
+            actor.left(left);
+            drop(ticket);
+            // A caller who is gone needs no answer.
+            drop(reply.send(answer));
+            actor.go_on(context);
+            actor.leave_if_ended(context);
+        }));
+    }
+
+    fn claim(
+        &mut self,
+        kept: Option<KeptCart>,
+        reply: oneshot::Sender<Result<Claim, NotClaimed>>,
+        ticket: super::mailbox::Ticket,
+        context: &mut Context<Self>,
+    ) {
+        let now = self.parts.clock.now();
+        let cart = match kept {
+            Some(KeptCart { cart, .. }) if cart.is_live(now) && !cart.lines.is_empty() => cart,
+            not_claimable => return drop(reply.send(Err(why_not_claimable(not_claimable)))),
+        };
+        let (ended, became) = oneshot::channel();
+        self.busy = true;
+        let before = cart.clone();
+        if reply.send(Ok(Claim { cart, ended })).is_err() {
+            self.busy = false;
+            return;
+        }
+        context.spawn(became.into_actor(self).map(move |became, actor, context| {
+            actor.left(match became {
+                Ok(Became::Unchanged) => Left::Same,
+                Ok(Became::Order(order)) => Left::Now(Box::new(cart_change::ordered(before, order))),
+                Err(_) => Left::Unknown,
+            });
+            drop(ticket);
+            actor.go_on(context);
+            actor.leave_if_ended(context);
+        }));
+    }
+
+    fn expire(&mut self, kept: Option<KeptCart>, context: &mut Context<Self>) {
+        let Some(kept) = kept.filter(|kept| kept.cart.state == CartState::Open) else { return };
+        self.busy = true;
+        let work = cart_change::expire(self.parts.clone(), kept.cart);
+        context.spawn(work.into_actor(self).map(|left, actor, context| {
+            actor.left(left);
+            actor.go_on(context);
+            actor.leave_if_ended(context);
+        }));
+    }
+
+    fn left(&mut self, left: Left) {
+        self.busy = false;
+        match left {
+            Left::Same => {}
+            Left::Now(kept) => self.known = Known::Cart(kept),
+            Left::Unknown => self.known = Known::Nothing,
+        }
+    }
+
+    /// An ended session, or one that never began, needs no actor.
+    fn leave_if_ended(&mut self, context: &mut Context<Self>) {
+        let ended = match &self.known {
+            Known::Nothing => false,
+            Known::Missing => true,
+            Known::Cart(kept) => kept.cart.state != CartState::Open || kept.cart.version == 0,
+        };
+        if ended {
+            self.leave(context);
+        }
+    }
+
+    fn leave(&mut self, context: &mut Context<Self>) {
+        if !self.busy && self.waiting.is_empty() && self.birth.gauge.close_if_empty() {
+            self.parts.registry.retire(self.key, self.birth.incarnation);
+            context.stop();
+        }
+    }
+}
+
+/// Why a checkout does not get this cart. What was in an expired one is told, and not held again.
+fn why_not_claimable(kept: Option<KeptCart>) -> NotClaimed {
+    let Some(KeptCart { cart, order }) = kept else { return NotClaimed::Refused(CommandError::CartEmpty) };
+    let lines: Vec<CartLine> = cart.lines;
+    match (cart.state, order) {
+        (CartState::Ordered, Some(order)) => NotClaimed::Ordered(order),
+        (CartState::Ordered, None) | (CartState::Cleared, _) => NotClaimed::Refused(CommandError::CartEmpty),
+        (CartState::Open | CartState::Expired, _) if lines.is_empty() => NotClaimed::Refused(CommandError::CartEmpty),
+        (CartState::Open | CartState::Expired, _) => NotClaimed::Refused(CommandError::HoldExpired { lines }),
+    }
+}
+
+fn same_secret(one: &CartSessionId, other: &CartSessionId) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(&one.secret, &other.secret).is_ok()
+}
+
+fn refuse(ask: CartAsk, error: CommandError) {
+    match ask {
+        CartAsk::Read(reply) | CartAsk::Change(_, _, reply) => drop(reply.send(Err(error))),
+        CartAsk::Clear(_, reply) => drop(reply.send(Err(error))),
+        CartAsk::Claim(reply) => drop(reply.send(Err(NotClaimed::Refused(error)))),
+    }
+}
+
+/// Until when the caller waits; reads and claims are quick and have none of their own.
+fn deadline(ask: &CartAsk) -> Option<Instant> {
+    match ask {
+        CartAsk::Read(_) | CartAsk::Claim(_) => None,
+        CartAsk::Change(_, command, _) => Some(command.deadline),
+        CartAsk::Clear(command, _) => Some(command.deadline),
+    }
+}
+
+impl Actor for CartActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Posted<CartRequest>> for CartActor {
+    type Result = ();
+
+    fn handle(&mut self, posted: Posted<CartRequest>, context: &mut Self::Context) {
+        if deadline(&posted.message.ask).is_some_and(|deadline| deadline <= Instant::now()) {
+            let applied = super::command::AppliedOutcome::No;
+            return refuse(posted.message.ask, CommandError::Deadline { applied });
+        }
+        self.waiting.push_back(Waiting::Request(posted));
+        self.go_on(context);
+    }
+}
+
+impl Handler<Expire> for CartActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Expire, context: &mut Self::Context) {
+        self.waiting.push_back(Waiting::Expire);
+        self.go_on(context);
+    }
+}
+
+impl Handler<Passivate> for CartActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
+        self.leave(context);
+    }
+}

@@ -1,0 +1,154 @@
+//! The way to all carts.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::domain::cart::Cart;
+use crate::domain::ids::{CartKey, CartSessionId, ProductId};
+use crate::domain::product::Product;
+
+use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, LineRequest, NotClaimed};
+use super::cart_change::{self, CartParts};
+use super::command::{AppliedOutcome, CartView, Command, CommandError};
+use super::registry::{Birth, Registry};
+
+/// The way to all carts.
+#[derive(Clone)]
+pub struct Carts {
+    parts: CartParts,
+}
+
+impl Carts {
+    /// Actors made of these parts.
+    #[must_use]
+    pub fn new(parts: CartParts) -> Self {
+        Self { parts }
+    }
+
+    /// Where they are listed.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry<CartKey, CartActor>> {
+        &self.parts.registry
+    }
+
+    /// What is in a cart.
+    ///
+    /// # Errors
+    /// That the cart could not say.
+    pub async fn read(&self, session: CartSessionId) -> Result<CartView, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.post(session, CartAsk::Read(reply))?;
+        answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::No }))
+    }
+
+    /// Puts units of a product into a new cart.
+    ///
+    /// # Errors
+    /// [`CommandError`]; then there is no new cart.
+    pub async fn open(
+        &self,
+        product: Arc<Product>,
+        quantity: i64,
+        command: Command<CartView>,
+    ) -> Result<CartView, CommandError> {
+        let session = new_session()?;
+        let (reply, answer) = oneshot::channel();
+        let ask = CartAsk::Change(LineRequest::Add { product, quantity }, command, reply);
+        let parts = self.parts.clone();
+        let start = move |birth: Birth| CartActor::fresh(session, parts.clone(), birth);
+        let posted = self.parts.registry.post(session.key, CartRequest { session, ask }, start);
+        posted.map_err(|_| CommandError::Overloaded)?;
+        answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
+    }
+
+    /// Puts more units of a product into a cart.
+    ///
+    /// # Errors
+    /// [`CommandError::CartNotFound`] when the session is not open; see [`CommandError`].
+    pub async fn add(
+        &self,
+        session: CartSessionId,
+        product: Arc<Product>,
+        quantity: i64,
+        command: Command<CartView>,
+    ) -> Result<CartView, CommandError> {
+        self.change(session, LineRequest::Add { product, quantity }, command).await
+    }
+
+    /// Sets how many units of a product a cart holds.
+    ///
+    /// # Errors
+    /// [`CommandError::CartNotFound`] when the session is not open; see [`CommandError`].
+    pub async fn set(
+        &self,
+        session: CartSessionId,
+        product: ProductId,
+        quantity: i64,
+        command: Command<CartView>,
+    ) -> Result<CartView, CommandError> {
+        self.change(session, LineRequest::Set { product, quantity }, command).await
+    }
+
+    async fn change(
+        &self,
+        session: CartSessionId,
+        request: LineRequest,
+        command: Command<CartView>,
+    ) -> Result<CartView, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.post(session, CartAsk::Change(request, command, reply))?;
+        answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
+    }
+
+    /// Ends a cart; its units are back when this returns.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn clear(&self, session: CartSessionId, command: Command<()>) -> Result<(), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.post(session, CartAsk::Clear(command, reply))?;
+        answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
+    }
+
+    /// Claims a cart for a checkout: it does nothing else until told what became of it.
+    pub(super) async fn claim(&self, session: CartSessionId) -> Result<Claim, NotClaimed> {
+        let (reply, answer) = oneshot::channel();
+        self.post(session, CartAsk::Claim(reply)).map_err(NotClaimed::Refused)?;
+        let died = CommandError::ActorDied { applied: AppliedOutcome::No };
+        answer.await.unwrap_or(Err(NotClaimed::Refused(died)))
+    }
+
+    /// Ends a cart whose time is over: by its actor when it has one, else without waking one.
+    pub(super) async fn expire(&self, cart: Cart) {
+        match self.parts.registry.find(cart.id.key) {
+            Some((mailbox, _)) => mailbox.tell(Expire),
+            None => drop(cart_change::expire(self.parts.clone(), cart).await),
+        }
+    }
+
+    /// Lets a cart's actor go, if it has nothing to do.
+    pub(super) fn forget(&self, key: CartKey) {
+        if let Some((mailbox, _)) = self.parts.registry.find(key) {
+            mailbox.tell(super::registry::Passivate);
+        }
+    }
+
+    fn post(&self, session: CartSessionId, ask: CartAsk) -> Result<(), CommandError> {
+        let parts = self.parts.clone();
+        let start = move |birth: Birth| CartActor::of(session.key, parts.clone(), birth);
+        let posted = self.parts.registry.post(session.key, CartRequest { session, ask }, start);
+        posted.map_err(|_| CommandError::Overloaded)
+    }
+}
+
+/// A session that nobody can guess.
+fn new_session() -> Result<CartSessionId, CommandError> {
+    let mut secret = [0; 16];
+    getrandom::fill(&mut secret).map_err(|error| {
+        tracing::error!(%error, "the system gives no random bytes");
+        CommandError::Overloaded
+    })?;
+    Ok(CartSessionId { key: CartKey(Uuid::now_v7()), secret })
+}

@@ -1,0 +1,69 @@
+//! The way to all inventory actors.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::domain::ids::InventoryId;
+use crate::persistence::entry::{Applied, Entry};
+
+use super::command::{AppliedOutcome, CommandError, StockView};
+use super::inventory::{ChangeStock, InventoryActor, InventoryParts, ReadStock};
+use super::journal::JournalError;
+use super::registry::{Birth, Registry};
+
+/// The way to all inventory actors.
+#[derive(Clone)]
+pub struct Inventories {
+    parts: InventoryParts,
+}
+
+impl Inventories {
+    /// Actors made of these parts.
+    #[must_use]
+    pub fn new(parts: InventoryParts) -> Self {
+        Self { parts }
+    }
+
+    /// Where they are listed.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry<InventoryId, InventoryActor>> {
+        &self.parts.registry
+    }
+
+    /// Has an entry written that changes one inventory's stock: accepted or refused by its actor from memory, then
+    /// made durable by the journal. `takes`: units it takes from what is available.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn change(
+        &self,
+        inventory: InventoryId,
+        entry: Entry,
+        takes: i64,
+        deadline: Instant,
+    ) -> Result<Applied, JournalError> {
+        let (answer, outcome) = oneshot::channel();
+        let message = ChangeStock { entry, takes, deadline, answer };
+        let posted = self.parts.registry.post(inventory, message, self.actor(inventory));
+        posted.map_err(|_| JournalError::Overloaded)?;
+        outcome.await.unwrap_or(Err(JournalError::Died))
+    }
+
+    /// What an inventory's actor knows.
+    ///
+    /// # Errors
+    /// [`CommandError::InventoryNotFound`]; or that the actor could not say.
+    pub async fn read(&self, inventory: InventoryId) -> Result<StockView, CommandError> {
+        let (answer, view) = oneshot::channel();
+        let posted = self.parts.registry.post(inventory, ReadStock { answer }, self.actor(inventory));
+        posted.map_err(|_| CommandError::Overloaded)?;
+        view.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::No }))
+    }
+
+    fn actor(&self, inventory: InventoryId) -> impl Fn(Birth) -> InventoryActor + Clone + Send + 'static {
+        let parts = self.parts.clone();
+        move |birth| InventoryActor::new(inventory, parts.clone(), birth)
+    }
+}

@@ -1,0 +1,151 @@
+//! Events on their way out and messages on their way in, in SQLite.
+
+use async_trait::async_trait;
+
+use crate::domain::ids::EventId;
+use crate::domain::timestamp::Timestamp;
+use crate::persistence::records::{DeadLetter, NewEmail, OutboxEvent};
+use crate::persistence::rows::{DeadLetterRow, OutboxRow};
+use crate::persistence::{Outbox, StoreError};
+
+use super::error::store_error;
+use super::mail::insert_email;
+use super::{SqliteStore, json_of_ids};
+
+#[async_trait]
+impl Outbox for SqliteStore {
+    /// Takes the orders of the first `limit` events that nobody has claimed, and of those orders all that waits: so
+    /// it may give some more events than `limit`, but never half an order.
+    async fn claim_events(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<OutboxEvent>, StoreError> {
+        let waiting: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE published_at IS NULL AND leased_until <= $1)",
+        )
+        .bind(now.0)
+        .fetch_one(&self.readers)
+        .await
+        .map_err(store_error)?;
+        if !waiting {
+            return Ok(Vec::new());
+        }
+        let mut transaction = self.begin().await?;
+        let mut rows: Vec<OutboxRow> = sqlx::query_as(
+            "WITH claimable AS ( \
+                 SELECT order_id FROM outbox event \
+                 WHERE published_at IS NULL AND leased_until <= $1 AND NOT EXISTS \
+                     (SELECT 1 FROM outbox claimed WHERE claimed.order_id = event.order_id \
+                      AND claimed.published_at IS NULL AND claimed.leased_until > $1) \
+                 ORDER BY position LIMIT $2 \
+             ) \
+             UPDATE outbox SET leased_until = $3 \
+             WHERE published_at IS NULL AND order_id IN (SELECT order_id FROM claimable) \
+             RETURNING position, id, order_id, queue, payload, at",
+        )
+        .bind(now.0)
+        .bind(limit)
+        .bind(lease_until.0)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        transaction.commit().await?;
+        rows.sort_by_key(|row| row.position);
+        Ok(rows.into_iter().map(OutboxEvent::from).collect())
+    }
+
+    async fn mark_published(&self, events: &[EventId], now: Timestamp) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "UPDATE outbox SET published_at = $1 \
+             WHERE published_at IS NULL AND id IN (SELECT unhex(value) FROM json_each($2))",
+        )
+        .bind(now.0)
+        .bind(json_of_ids(events.iter().map(|id| id.0)))
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        transaction.commit().await
+    }
+
+    async fn outbox_lag(&self) -> Result<(i64, Option<Timestamp>), StoreError> {
+        let (waiting, oldest): (i64, Option<i64>) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL), \
+             (SELECT at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT 1)",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(store_error)?;
+        Ok((waiting, oldest.map(Timestamp)))
+    }
+
+    async fn keep_mails_once(
+        &self,
+        queue: &str,
+        mails: &[(String, NewEmail)],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut transaction = self.begin().await?;
+        let mut kept = 0;
+        for (message_id, mail) in mails {
+            let marked = sqlx::query(
+                "INSERT INTO consumed_messages (queue, message_id, at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            )
+            .bind(queue)
+            .bind(message_id)
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+            if marked.rows_affected() == 1 {
+                insert_email(&mut transaction, mail).await?;
+                kept += 1;
+            }
+        }
+        transaction.commit().await?;
+        Ok(kept)
+    }
+
+    async fn is_consumed(&self, queue: &str, message_id: &str) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM consumed_messages WHERE queue = $1 AND message_id = $2)")
+            .bind(queue)
+            .bind(message_id)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(store_error)
+    }
+
+    /// A message that is put away again replaces itself: what was said last counts.
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO dead_letters (queue, message_id, payload, reason, at) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (queue, message_id) \
+             DO UPDATE SET payload = excluded.payload, reason = excluded.reason, at = excluded.at",
+        )
+        .bind(&letter.queue)
+        .bind(&letter.message_id)
+        .bind(&letter.payload)
+        .bind(&letter.reason)
+        .bind(letter.at.0)
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        transaction.commit().await
+    }
+
+    async fn dead_letters(&self, queue: &str) -> Result<Vec<DeadLetter>, StoreError> {
+        let rows: Vec<DeadLetterRow> =
+            sqlx::query_as("SELECT * FROM dead_letters WHERE queue = $1 ORDER BY at DESC, message_id DESC LIMIT 100")
+                .bind(queue)
+                .fetch_all(&self.readers)
+                .await
+                .map_err(store_error)?;
+        Ok(rows.into_iter().map(DeadLetter::from).collect())
+    }
+}

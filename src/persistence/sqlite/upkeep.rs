@@ -1,0 +1,72 @@
+//! What keeps the store itself in order, in SQLite.
+
+use std::sync::PoisonError;
+
+use async_trait::async_trait;
+
+use crate::domain::timestamp::Timestamp;
+use crate::persistence::records::Verdict;
+use crate::persistence::{StoreError, Upkeep};
+
+use super::error::store_error;
+use super::{SqliteStore, check};
+
+/// Removes at most [`FORGOTTEN_AT_ONCE`] rows from before `$1`, `$2`.
+const FORGET: [&str; 5] = [
+    "DELETE FROM idempotency_keys WHERE (scope, key) IN \
+     (SELECT scope, key FROM idempotency_keys WHERE at < $1 LIMIT $2)",
+    "DELETE FROM consumed_messages WHERE (queue, message_id) IN \
+     (SELECT queue, message_id FROM consumed_messages WHERE at < $1 LIMIT $2)",
+    "DELETE FROM journal_batches WHERE id IN (SELECT id FROM journal_batches WHERE at < $1 LIMIT $2)",
+    "DELETE FROM codes WHERE (user_id, purpose) IN (SELECT user_id, purpose FROM codes WHERE expires_at < $1 LIMIT $2)",
+    "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at < $1 LIMIT $2)",
+];
+
+/// Rows that one transaction removes, so that the journal waits milliseconds for it.
+const FORGOTTEN_AT_ONCE: u32 = 1_000;
+
+#[async_trait]
+impl Upkeep for SqliteStore {
+    /// Reads a page of the file: an answer from memory would say nothing.
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT count(*) FROM secrets").execute(&self.readers).await.map_err(store_error)?;
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<Vec<Verdict>, StoreError> {
+        let mut transaction = self.readers.begin().await.map_err(store_error)?;
+        let verdicts = check::verdicts(&mut transaction).await?;
+        transaction.rollback().await.map_err(store_error)?;
+        Ok(verdicts)
+    }
+
+    async fn forget(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        for statement in FORGET {
+            loop {
+                let mut transaction = self.begin().await?;
+                let removed = sqlx::query(statement)
+                    .bind(before.0)
+                    .bind(FORGOTTEN_AT_ONCE)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(store_error)?
+                    .rows_affected();
+                transaction.commit().await?;
+                forgotten += removed;
+                if removed < u64::from(FORGOTTEN_AT_ONCE) {
+                    break;
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// The writing connection goes last: the last one to go copies the log into the database. The folder is free
+    /// for another server afterwards.
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
