@@ -2,6 +2,8 @@
 //!
 //! `domain <- persistence <- messaging <- actors <- http <- app`: a module uses those on its left and itself.
 
+#![expect(clippy::expect_used, reason = "a test fails where it stands")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
