@@ -208,7 +208,8 @@ pub(super) fn ending(cart: &Cart, state: CartState, actor: &Arc<str>) -> Entry {
         CartState::Cleared | CartState::Open => (HoldState::Released, Move::release),
     };
     let lines: Vec<LineChange> = cart.lines.iter().map(|line| LineChange::End(*line)).collect();
-    let movements = lines.iter().map(|line| movement(cart.id.key, *line, move_of(-line.units_taken()), actor)).collect();
+    let movements =
+        lines.iter().map(|line| movement(cart.id.key, *line, move_of(-line.units_taken()), actor)).collect();
     let action = SessionAction::End { seen: cart.version, state };
     Entry {
         session: Some(SessionChange { key: cart.id.key, action }),

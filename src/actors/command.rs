@@ -34,6 +34,19 @@ pub struct RememberAs<T> {
     pub render: Arc<dyn Fn(&T) -> StoredResponse + Send + Sync>,
 }
 
+// By hand: deriving would ask `T` to be `Clone`, which nothing here needs.
+impl<T> Clone for RememberAs<T> {
+    fn clone(&self) -> Self {
+        Self { key: self.key.clone(), fingerprint: self.fingerprint, render: Arc::clone(&self.render) }
+    }
+}
+
+impl<T> Clone for Command<T> {
+    fn clone(&self) -> Self {
+        Self { deadline: self.deadline, actor: Arc::clone(&self.actor), remember: self.remember.clone() }
+    }
+}
+
 /// Whether a change that failed may have happened all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppliedOutcome {
@@ -172,6 +185,9 @@ pub enum CommandError {
     /// A message that was done before.
     #[error("the message was done before")]
     MessageKnown,
+    /// An event or a mail could not be written. A fault of the program; nothing was done.
+    #[error("an event or a mail could not be written")]
+    Unwritable,
     /// Others changed the same thing again and again while this was tried. Nothing was done.
     #[error("others are changing the same thing")]
     Contended,
@@ -225,6 +241,7 @@ impl CommandError {
             | Self::InvalidTransition { .. }
             | Self::KeyKnown
             | Self::MessageKnown
+            | Self::Unwritable
             | Self::Contended
             | Self::Overloaded
             | Self::Stopping => AppliedOutcome::No,

@@ -26,7 +26,7 @@ use crate::persistence::{CommitError, SharedStore, StoreError};
 
 use super::command::{AppliedOutcome, CommandError};
 use super::inventory::{InventoryActor, Reload, Settle};
-use super::mailbox::{Posted, Ticket};
+use super::mailbox::{KindCounters, Posted, Ticket};
 use super::registry::{Incarnation, Registry};
 
 /// Longest wait between two tries of a batch whose outcome is unknown.
@@ -172,6 +172,12 @@ impl JournalHandle {
     #[must_use]
     pub fn new(residence: Arc<Registry<(), JournalActor>>, parts: JournalParts) -> Self {
         Self { residence, parts }
+    }
+
+    /// What is counted of it.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<KindCounters> {
+        self.residence.counters()
     }
 
     /// Hands a piece of work in. Its outcome comes to whom it names, whatever happens here: when the mailbox is full,

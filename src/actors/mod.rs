@@ -1,9 +1,26 @@
 //! The actors: thin shells round the domain. An actor loads, asks the domain, has the journal make it durable, then
 //! updates its memory and answers.
+//!
+//! [`mailbox`] and [`registry`] are the kit; [`journal`] and [`inventory`] the write path; [`cart`] and [`orders`] what
+//! a buyer meets; [`relay`], [`consumers`], [`mailer`] and [`sweeper`] what happens by itself. [`house`] puts them together,
+//! [`shop`] is what the layer above asks. Calls go one way: http, coordinator, cart, inventory, journal; never back.
 
+pub mod cart;
+pub mod cart_change;
+pub mod carts;
+pub mod catalogue;
+pub mod checkout;
 pub mod command;
+pub mod consumers;
+pub mod house;
+pub mod inventories;
 pub mod inventory;
 pub mod journal;
 pub mod mailbox;
+pub mod mailer;
+pub mod orders;
 pub mod registry;
+pub mod relay;
 pub mod shop;
+mod stock_change;
+pub mod sweeper;

@@ -13,7 +13,7 @@ use crate::domain::order::OrderStatus;
 use crate::domain::stock::{Balance, Move};
 use crate::domain::timestamp::Timestamp;
 
-use super::records::{IdempotencyKey, Order, StoredResponse};
+use super::records::{IdempotencyKey, NewEmail, Order, StoredResponse};
 
 /// One unit of work.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct Entry {
     pub products: Vec<(ProductId, i64)>,
     /// Events to be published afterwards, in this order.
     pub events: Vec<NewEvent>,
+    /// Mails that tell of it.
+    pub mails: Vec<NewEmail>,
     /// The caller's name for this request, with what to answer when it comes again.
     pub remember: Option<Remember>,
     /// The message that this entry does, once.

@@ -20,7 +20,7 @@ use super::entry::{
     Applied, Committed, ConsumedMessage, Done, Entry, NewEvent, NewMovement, OrderChange, Refusal, SessionAction,
     SessionChange, Work,
 };
-use super::records::{IdempotencyKey, Order, StoredResponse};
+use super::records::{IdempotencyKey, NewEmail, Order, StoredResponse};
 
 /// The rows that a batch is about, each kind in the order of its keys: the order in which they are to be locked.
 #[derive(Debug, Default)]
@@ -186,6 +186,7 @@ pub(super) struct Plan<'a> {
     pub(super) placed_orders: Vec<Arc<Order>>,
     pub(super) changed_orders: Vec<ChangedOrder<'a>>,
     pub(super) events: Vec<&'a NewEvent>,
+    pub(super) mails: Vec<&'a NewEmail>,
     pub(super) remembered: Vec<RememberedRow<'a>>,
     pub(super) messages: Vec<&'a ConsumedMessage>,
     loaded: Vec<(InventoryId, Balance)>,
@@ -242,6 +243,7 @@ impl<'a> Planner<'a> {
             placed_orders: Vec::new(),
             changed_orders: Vec::new(),
             events: Vec::new(),
+            mails: Vec::new(),
             remembered: Vec::new(),
             messages: Vec::new(),
             loaded: Vec::new(),
@@ -360,6 +362,7 @@ impl<'a> Planner<'a> {
             }
         }
         self.plan.events.extend(&entry.events);
+        self.plan.mails.extend(&entry.mails);
         if let Some(remember) = &entry.remember {
             self.state.keys.insert(remember.key.clone());
             let response = (remember.render)(applied);

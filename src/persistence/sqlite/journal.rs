@@ -134,14 +134,24 @@ impl Cells<'_> {
 // Reading -------------------------------------------------------------------------------------------------------
 
 async fn read(connection: &mut SqliteConnection, needs: &Needs, now: Timestamp) -> Result<Snapshot, StoreError> {
-    let ids = |ids: Vec<Uuid>| Rows::of(ids, |cells, id| drop(cells.id(id)));
+    let ids = |ids: Vec<Uuid>| {
+        Rows::of(ids, |cells, id| {
+            cells.id(id);
+        })
+    };
     let sessions = ids(needs.sessions.iter().map(|key| key.0).collect());
     let orders = ids(needs.orders.iter().map(|id| id.0).collect());
     let inventories = ids(needs.inventories.iter().map(|id| id.0).collect());
     let products = ids(needs.products.iter().map(|id| id.0).collect());
-    let holds = Rows::of(&needs.holds, |cells, (cart, number)| drop(cells.id(cart.0).number(*number)));
-    let keys = Rows::of(&needs.keys, |cells, key| drop(cells.text(&key.scope).text(&key.key)));
-    let messages = Rows::of(&needs.messages, |cells, message| drop(cells.text(message.queue).text(&message.id)));
+    let holds = Rows::of(&needs.holds, |cells, (cart, number)| {
+        cells.id(cart.0).number(*number);
+    });
+    let keys = Rows::of(&needs.keys, |cells, key| {
+        cells.text(&key.scope).text(&key.key);
+    });
+    let messages = Rows::of(&needs.messages, |cells, message| {
+        cells.text(message.queue).text(&message.id);
+    });
     Ok(Snapshot {
         sessions: select(connection, SESSIONS, sessions, session_row).await?.into_iter().collect(),
         orders: select(connection, ORDERS, orders, order_row).await?.into_iter().collect(),
@@ -271,6 +281,10 @@ const CHANGE_ORDERS: &str = "UPDATE orders
 const EVENTS: &str = "INSERT INTO outbox (id, order_id, queue, payload, at)
      SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)
      ORDER BY key";
+const MAILS: &str =
+    "INSERT INTO emails (id, sender, recipient, subject, body, html, source, status, due_at, created_at)
+     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+         value ->> 7, value ->> 8, value ->> 8 FROM json_each(?1)";
 const REMEMBER: &str = "INSERT INTO idempotency_keys (scope, key, fingerprint, status, headers, body, at)
      SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5, value ->> 6
      FROM json_each(?1)";
@@ -280,7 +294,15 @@ const CONSUME: &str = "INSERT INTO consumed_messages (queue, message_id, at)
 /// Writes the batch's identifier first, then rows table by table.
 async fn write(connection: &mut SqliteConnection, batch: Uuid, plan: &Plan<'_>) -> Result<(), StoreError> {
     let now = plan.now.0;
-    execute(connection, BATCH, 1, Rows::of([batch], |cells, id| drop(cells.id(id).number(now)))).await?;
+    execute(
+        connection,
+        BATCH,
+        1,
+        Rows::of([batch], |cells, id| {
+            cells.id(id).number(now);
+        }),
+    )
+    .await?;
     write_carts(connection, plan).await?;
     write_stock(connection, plan).await?;
     write_orders(connection, plan).await?;
@@ -291,8 +313,9 @@ async fn write(connection: &mut SqliteConnection, batch: Uuid, plan: &Plan<'_>) 
         cells.text(&headers.to_string()).text(&row.response.body).number(now);
     });
     execute(connection, REMEMBER, plan.remembered.len(), remembered).await?;
-    let messages =
-        Rows::of(&plan.messages, |cells, message| drop(cells.text(message.queue).text(&message.id).number(now)));
+    let messages = Rows::of(&plan.messages, |cells, message| {
+        cells.text(message.queue).text(&message.id).number(now);
+    });
     execute(connection, CONSUME, plan.messages.len(), messages).await
 }
 
@@ -359,7 +382,12 @@ async fn write_orders(connection: &mut SqliteConnection, plan: &Plan<'_>) -> Res
     let events = Rows::of(&plan.events, |cells, event| {
         cells.id(event.id.0).id(event.order.0).text(event.queue).text(&event.payload).number(now);
     });
-    execute(connection, EVENTS, plan.events.len(), events).await
+    execute(connection, EVENTS, plan.events.len(), events).await?;
+    let mails = Rows::of(&plan.mails, |cells, mail| {
+        cells.id(mail.id.0).text(&mail.sender).text(&mail.recipient).text(&mail.subject).text(&mail.body);
+        cells.optional_text(mail.html.as_deref()).text(&mail.source).text(mail.status.name()).number(mail.created_at.0);
+    });
+    execute(connection, MAILS, plan.mails.len(), mails).await
 }
 
 /// Writes rows, as many as are named. Fewer would mean that what was seen is not what is there.

@@ -1,0 +1,164 @@
+//! What this program does with the messages of its own queues, each once by its id.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use crate::messaging::bus::{ConsumeError, Consumer, DeadLetters, Message};
+use crate::messaging::documents::{ClearCartDocument, OrderDocument, StockRequestDocument};
+use crate::messaging::{CLEAR_CART, SEND_EMAIL, UPDATE_INVENTORY};
+use crate::persistence::clock::Clock;
+use crate::persistence::entry::ConsumedMessage;
+use crate::persistence::records::{DeadLetter, NewEmail};
+use crate::persistence::{SharedStore, StoreError};
+
+use super::carts::Carts;
+use super::command::{Command, CommandError};
+use super::inventories::Inventories;
+use super::mailer::{MailRoom, MailerHandle};
+use super::shop::StockRequest;
+use super::stock_change;
+
+/// How long one message may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// `send-email`: keeps the order's confirmation, and has it sent where there is a mail server.
+pub struct MailConsumer {
+    /// Where mails are kept.
+    pub store: SharedStore,
+    /// The time that decides.
+    pub clock: Clock,
+    /// Makes the mails.
+    pub mail: Arc<MailRoom>,
+    /// Sends them.
+    pub mailer: MailerHandle,
+}
+
+#[async_trait]
+impl Consumer for MailConsumer {
+    fn queue(&self) -> &'static str {
+        SEND_EMAIL
+    }
+
+    async fn consume(&self, messages: &[Message]) -> Vec<Result<(), ConsumeError>> {
+        let now = self.clock.now();
+        let mails: Vec<Result<(String, NewEmail), ConsumeError>> = messages
+            .iter()
+            .map(|message| {
+                let refused = |reason: String| ConsumeError::Refused(reason);
+                let order = OrderDocument::read(&message.payload).map_err(|error| refused(error.to_string()))?;
+                let mail = self.mail.order_confirmation(&order, now).map_err(|error| refused(error.to_string()))?;
+                Ok((message.id.clone(), mail))
+            })
+            .collect();
+        let good: Vec<(String, NewEmail)> = mails.iter().filter_map(|mail| mail.clone().ok()).collect();
+        let kept = self.store.keep_mails_once(SEND_EMAIL, &good, now).await;
+        if matches!(kept, Ok(count) if count > 0) {
+            self.mailer.wake();
+        }
+        let kept = kept.map(|_| ()).map_err(not_now);
+        mails.into_iter().map(|mail| mail.and_then(|_| kept.clone())).collect()
+    }
+}
+
+/// `clear-cart`: lets the used session's actor go. The session itself ended with the order; an open one is left alone.
+pub struct CartConsumer {
+    /// Where the carts are.
+    pub carts: Carts,
+}
+
+#[async_trait]
+impl Consumer for CartConsumer {
+    fn queue(&self) -> &'static str {
+        CLEAR_CART
+    }
+
+    async fn consume(&self, messages: &[Message]) -> Vec<Result<(), ConsumeError>> {
+        let clear = |message: &Message| {
+            let document =
+                ClearCartDocument::read(&message.payload).map_err(|error| ConsumeError::Refused(error.to_string()))?;
+            self.carts.forget(document.cart_session_id.key);
+            Ok(())
+        };
+        messages.iter().map(clear).collect()
+    }
+}
+
+/// `update-inventory`: a change of stock, by the rules of `PUT /inventories/{id}`.
+pub struct StockConsumer {
+    /// Where stock is.
+    pub inventories: Inventories,
+}
+
+#[async_trait]
+impl Consumer for StockConsumer {
+    fn queue(&self) -> &'static str {
+        UPDATE_INVENTORY
+    }
+
+    async fn consume(&self, messages: &[Message]) -> Vec<Result<(), ConsumeError>> {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for message in messages {
+            outcomes.push(self.update(message).await);
+        }
+        outcomes
+    }
+}
+
+impl StockConsumer {
+    async fn update(&self, message: &Message) -> Result<(), ConsumeError> {
+        let document =
+            StockRequestDocument::read(&message.payload).map_err(|error| ConsumeError::Refused(error.to_string()))?;
+        let request = StockRequest {
+            inventory: document.inventory,
+            action: document.action,
+            units: document.units,
+            reason: document.reason,
+            reference: document.reference,
+        };
+        let command =
+            Command { deadline: Instant::now() + DEADLINE, actor: Arc::from(UPDATE_INVENTORY), remember: None };
+        let once = ConsumedMessage { queue: UPDATE_INVENTORY, id: message.id.clone() };
+        match stock_change::change(&self.inventories, request, Some(once), command).await {
+            Ok(_) | Err(CommandError::MessageKnown) => Ok(()),
+            Err(error) if is_a_rules_refusal(&error) => Err(ConsumeError::Refused(error.to_string())),
+            Err(error) => Err(ConsumeError::NotNow(error.to_string())),
+        }
+    }
+}
+
+/// Whether another delivery would be refused just the same.
+fn is_a_rules_refusal(error: &CommandError) -> bool {
+    matches!(
+        error,
+        CommandError::InventoryNotFound | CommandError::InsufficientStock { .. } | CommandError::StockOverflow
+    )
+}
+
+fn not_now(error: StoreError) -> ConsumeError {
+    ConsumeError::NotNow(error.to_string())
+}
+
+/// Dead letters, kept in the store.
+pub struct KeptDeadLetters {
+    /// Where.
+    pub store: SharedStore,
+    /// The time that decides.
+    pub clock: Clock,
+}
+
+#[async_trait]
+impl DeadLetters for KeptDeadLetters {
+    async fn bury(&self, message: &Message, reason: &str) -> bool {
+        tracing::warn!(queue = message.queue, message = message.id, reason, "a message is put away");
+        let letter = DeadLetter {
+            queue: message.queue.clone(),
+            message_id: message.id.clone(),
+            payload: message.payload.clone(),
+            reason: reason.to_owned(),
+            at: self.clock.now(),
+        };
+        self.store.bury(&letter).await.is_ok()
+    }
+}

@@ -1,0 +1,189 @@
+//! Mails: made here from the texts, and handed on by the mailer.
+//!
+//! Without a mail server a mail is kept as captured from the start, and `GET /emails` shows it. The mailer then only
+//! has to do with mails that were queued when there was one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use uuid::Uuid;
+
+use crate::domain::ids::EmailId;
+use crate::domain::timestamp::Timestamp;
+use crate::messaging::documents::OrderDocument;
+use crate::messaging::mail::{MailText, TemplateError, Templates};
+use crate::persistence::clock::Clock;
+use crate::persistence::records::{EmailStatus, NewEmail, Order};
+use crate::persistence::{SharedStore, StoreError};
+
+use super::command::CommandError;
+use super::mailbox::Mailbox;
+use super::registry::Registry;
+
+/// Mails claimed at a time.
+const CLAIM_MAX: u32 = 100;
+/// How long a claim lasts; a mailer that died is followed after it.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often the queue is looked at when nobody says that there is something.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Makes mails: texts, sender, and whether they are sent or kept.
+pub struct MailRoom {
+    templates: Templates,
+    sender: String,
+    status: EmailStatus,
+}
+
+impl MailRoom {
+    /// A room whose mails come from `sender` and are kept, since there is no mail server.
+    #[must_use]
+    pub fn capturing(templates: Templates, sender: String) -> Self {
+        Self { templates, sender, status: EmailStatus::Captured }
+    }
+
+    /// The texts.
+    #[must_use]
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
+    /// Who mails come from.
+    #[must_use]
+    pub fn sender(&self) -> &str {
+        &self.sender
+    }
+
+    /// Where a new mail stands: to be sent, or kept.
+    #[must_use]
+    pub fn status(&self) -> EmailStatus {
+        self.status
+    }
+
+    /// A mail of the shop's own; `source` is the part of the shop that it comes from.
+    #[must_use]
+    pub fn mail(&self, recipient: &str, text: MailText, source: &str, now: Timestamp) -> NewEmail {
+        NewEmail {
+            id: EmailId(Uuid::now_v7()),
+            sender: self.sender.clone(),
+            recipient: recipient.to_owned(),
+            subject: text.subject,
+            body: text.text,
+            html: Some(text.html),
+            source: source.to_owned(),
+            status: self.status,
+            created_at: now,
+        }
+    }
+
+    /// The mail that confirms an order.
+    ///
+    /// # Errors
+    /// [`TemplateError`], which no order that is well-formed causes.
+    pub fn order_confirmation(&self, order: &OrderDocument, now: Timestamp) -> Result<NewEmail, TemplateError> {
+        let text = self.templates.order_confirmation(order)?;
+        Ok(self.mail(&order.user_email, text, "orders", now))
+    }
+
+    /// The mail that tells of an order's new status.
+    pub(super) fn order_status(&self, order: &Order, now: Timestamp) -> Result<NewEmail, CommandError> {
+        let text = self.templates.order_status(&OrderDocument::of(order)).map_err(|error| {
+            tracing::error!(%error, order = %order.id, "a mail can not be written");
+            CommandError::Unwritable
+        })?;
+        Ok(self.mail(&order.user_email, text, "orders", now))
+    }
+}
+
+/// What the mailer needs.
+#[derive(Clone)]
+pub struct MailerParts {
+    /// Where the mails are.
+    pub store: SharedStore,
+    /// The time that decides.
+    pub clock: Clock,
+}
+
+/// The way to the mailer. It is started again when it has died.
+#[derive(Clone)]
+pub struct MailerHandle {
+    residence: Arc<Registry<(), MailerActor>>,
+    parts: MailerParts,
+}
+
+impl MailerHandle {
+    /// A mailer that lives on the registry's arbiters.
+    #[must_use]
+    pub fn new(residence: Arc<Registry<(), MailerActor>>, parts: MailerParts) -> Self {
+        Self { residence, parts }
+    }
+
+    /// There may be mails.
+    pub fn wake(&self) {
+        self.living().tell(Wake);
+    }
+
+    /// Sees to it that there is a living one.
+    pub fn ensure(&self) {
+        self.living();
+    }
+
+    fn living(&self) -> Mailbox<MailerActor> {
+        let parts = self.parts.clone();
+        self.residence.get_or_start((), move |_| MailerActor { parts, running: false })
+    }
+}
+
+struct Wake;
+
+impl Message for Wake {
+    type Result = ();
+}
+
+/// The actor: one run at a time.
+pub struct MailerActor {
+    parts: MailerParts,
+    running: bool,
+}
+
+impl Actor for MailerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.notify(Wake);
+        context.run_interval(PERIOD, |_, context| context.notify(Wake));
+    }
+}
+
+impl Handler<Wake> for MailerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, context: &mut Self::Context) {
+        if std::mem::replace(&mut self.running, true) {
+            return;
+        }
+        let parts = self.parts.clone();
+        let task = tokio::spawn(async move { capture_queued(&parts).await });
+        context.spawn(task.into_actor(self).map(|_, actor, _| actor.running = false));
+    }
+}
+
+/// Mails that were queued for a mail server which is no longer configured are kept as captured.
+async fn capture_queued(parts: &MailerParts) {
+    let captured: Result<(), StoreError> = async {
+        loop {
+            let now = parts.clock.now();
+            let mails = parts.store.claim_emails(now, now.plus(LEASE), CLAIM_MAX).await?;
+            if mails.is_empty() {
+                return Ok(());
+            }
+            for email in mails {
+                parts.store.email_done(email.mail.id, true, parts.clock.now()).await?;
+            }
+        }
+    }
+    .await;
+    if let Err(error) = captured {
+        tracing::warn!(error = &error as &dyn std::error::Error, "mails wait for the database");
+    }
+}

@@ -1,0 +1,160 @@
+//! The order coordinator: checks carts out and changes orders.
+//!
+//! Each checkout and each change of an order runs on a task of its own, so that one which dies takes nothing with it.
+//! The coordinator keeps the changes of one order apart: the next begins when the last one's outcome is known. The
+//! checkouts of one cart are kept apart by the cart.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+
+use crate::domain::ids::OrderId;
+use crate::persistence::records::Order;
+
+use super::cart::Reply;
+use super::checkout::{self, CheckoutParts};
+use super::command::{AppliedOutcome, CheckedOut, Command, CommandError, OrderTransition};
+use super::mailbox::Posted;
+use super::registry::Registry;
+use super::shop::CheckoutRequest;
+
+/// A cart is to become an order.
+pub struct Checkout {
+    /// What is asked for.
+    pub request: CheckoutRequest,
+    /// Who asks, and until when.
+    pub command: Command<Order>,
+    /// Who is told.
+    pub reply: Reply<CheckedOut>,
+}
+
+/// An order is to change its status.
+pub struct ChangeOrder {
+    /// Which, and to what.
+    pub transition: OrderTransition,
+    /// Who asks, and until when.
+    pub command: Command<Order>,
+    /// Who is told.
+    pub reply: Reply<Arc<Order>>,
+}
+
+/// The way to the coordinator. It is started again when it has died.
+#[derive(Clone)]
+pub struct OrdersHandle {
+    residence: Arc<Registry<(), OrdersActor>>,
+    parts: CheckoutParts,
+}
+
+impl OrdersHandle {
+    /// A coordinator that lives on the registry's arbiters.
+    #[must_use]
+    pub fn new(residence: Arc<Registry<(), OrdersActor>>, parts: CheckoutParts) -> Self {
+        Self { residence, parts }
+    }
+
+    /// Where it is listed.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry<(), OrdersActor>> {
+        &self.residence
+    }
+
+    /// Makes an order of a cart.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn checkout(
+        &self,
+        request: CheckoutRequest,
+        command: Command<Order>,
+    ) -> Result<CheckedOut, CommandError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let parts = self.parts.clone();
+        let posted =
+            self.residence.post((), Checkout { request, command, reply }, move |_| OrdersActor::new(parts.clone()));
+        posted.map_err(|_| CommandError::Overloaded)?;
+        answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
+    }
+
+    /// Changes the status of an order.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn change(
+        &self,
+        transition: OrderTransition,
+        command: Command<Order>,
+    ) -> Result<Arc<Order>, CommandError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let parts = self.parts.clone();
+        let message = ChangeOrder { transition, command, reply };
+        let posted = self.residence.post((), message, move |_| OrdersActor::new(parts.clone()));
+        posted.map_err(|_| CommandError::Overloaded)?;
+        answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
+    }
+}
+
+/// The actor. An order is in `changing` while a change of it runs, with those that wait for it.
+pub struct OrdersActor {
+    parts: CheckoutParts,
+    changing: HashMap<OrderId, VecDeque<Posted<ChangeOrder>>>,
+}
+
+impl OrdersActor {
+    /// A coordinator with nothing to do.
+    #[must_use]
+    pub fn new(parts: CheckoutParts) -> Self {
+        Self { parts, changing: HashMap::new() }
+    }
+
+    fn begin(&self, posted: Posted<ChangeOrder>, context: &mut Context<Self>) {
+        let Posted { message: ChangeOrder { transition, command, reply }, ticket } = posted;
+        let (parts, order) = (self.parts.clone(), transition.order);
+        let task = tokio::spawn(async move {
+            let answer = checkout::change(&parts, &transition, &command).await;
+            drop(ticket);
+            drop(reply.send(answer));
+        });
+        context.spawn(task.into_actor(self).map(move |_, actor, context| actor.next(order, context)));
+    }
+
+    fn next(&mut self, order: OrderId, context: &mut Context<Self>) {
+        match self.changing.get_mut(&order).and_then(VecDeque::pop_front) {
+            Some(posted) => self.begin(posted, context),
+            None => drop(self.changing.remove(&order)),
+        }
+    }
+}
+
+impl Actor for OrdersActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Posted<Checkout>> for OrdersActor {
+    type Result = ();
+
+    fn handle(&mut self, posted: Posted<Checkout>, _: &mut Self::Context) {
+        let Posted { message: Checkout { request, command, reply }, ticket } = posted;
+        let parts = self.parts.clone();
+        tokio::spawn(async move {
+            let answer = checkout::checkout(&parts, &request, &command).await;
+            drop(ticket);
+            drop(reply.send(answer));
+        });
+    }
+}
+
+impl Handler<Posted<ChangeOrder>> for OrdersActor {
+    type Result = ();
+
+    fn handle(&mut self, posted: Posted<ChangeOrder>, context: &mut Self::Context) {
+        let order = posted.message.transition.order;
+        match self.changing.get_mut(&order) {
+            Some(waiting) => waiting.push_back(posted),
+            None => {
+                self.changing.insert(order, VecDeque::new());
+                self.begin(posted, context);
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The one sweep for all that ends by itself: carts whose time is over, orders that nobody paid, actors that nobody
+//! asks, answers that nobody will ask for again.
+//!
+//! What is due is read from the database, so it ends on time whatever became of the server that began it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use futures_util::future::join_all;
+
+use crate::domain::order::OrderStatus;
+use crate::domain::timestamp::Timestamp;
+use crate::persistence::clock::Clock;
+use crate::persistence::{SharedStore, StoreError};
+
+use super::carts::Carts;
+use super::command::{Command, CommandError, OrderTransition};
+use super::inventories::Inventories;
+use super::orders::OrdersHandle;
+use super::registry::Registry;
+
+/// How often carts are looked at. Their stock is to be back within a second of their end.
+const PERIOD: Duration = Duration::from_millis(250);
+/// Carts and orders ended at a time.
+const BATCH_MAX: u32 = 500;
+/// How often idle actors are looked for.
+const IDLE_PERIOD: Duration = Duration::from_secs(5);
+/// How often unpaid orders are looked for.
+const ORDERS_PERIOD: Duration = Duration::from_secs(1);
+/// How often old answers and messages are forgotten.
+const FORGET_PERIOD: Duration = Duration::from_secs(600);
+/// For how long answers and message ids are kept.
+const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// How long the end of one unpaid order may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the sweeper needs.
+#[derive(Clone)]
+pub struct SweeperParts {
+    /// Where it reads what is due.
+    pub store: SharedStore,
+    /// The time that decides.
+    pub clock: Clock,
+    /// Where carts are ended.
+    pub carts: Carts,
+    /// Where idle actors are.
+    pub inventories: Inventories,
+    /// Where orders are cancelled.
+    pub orders: OrdersHandle,
+    /// After how long an unconfirmed order is cancelled; `None` is never.
+    pub order_pending_ttl: Option<Duration>,
+    /// After how long without a message an actor is put away.
+    pub idle_ttl: Duration,
+}
+
+/// The way to the sweeper. It is started again when it has died.
+#[derive(Clone)]
+pub struct SweeperHandle {
+    residence: Arc<Registry<(), SweeperActor>>,
+    parts: SweeperParts,
+}
+
+impl SweeperHandle {
+    /// A sweeper that lives on the registry's arbiters.
+    #[must_use]
+    pub fn new(residence: Arc<Registry<(), SweeperActor>>, parts: SweeperParts) -> Self {
+        Self { residence, parts }
+    }
+
+    /// Sees to it that there is a living one.
+    pub fn ensure(&self) {
+        let parts = self.parts.clone();
+        self.residence.get_or_start((), move |_| SweeperActor::new(parts));
+    }
+}
+
+struct Sweep;
+
+impl Message for Sweep {
+    type Result = ();
+}
+
+/// The actor: one sweep at a time.
+pub struct SweeperActor {
+    parts: SweeperParts,
+    sweeping: bool,
+    orders_at: Instant,
+    idle_at: Instant,
+    forget_at: Instant,
+}
+
+impl SweeperActor {
+    fn new(parts: SweeperParts) -> Self {
+        let now = Instant::now();
+        Self { parts, sweeping: false, orders_at: now, idle_at: now, forget_at: now }
+    }
+}
+
+impl Actor for SweeperActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.notify(Sweep);
+        context.run_interval(PERIOD, |_, context| context.notify(Sweep));
+    }
+}
+
+impl Handler<Sweep> for SweeperActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Sweep, context: &mut Self::Context) {
+        if std::mem::replace(&mut self.sweeping, true) {
+            return;
+        }
+        let now = Instant::now();
+        if is_due(&mut self.idle_at, now, IDLE_PERIOD) {
+            let idle_ms = u64::try_from(self.parts.idle_ttl.as_millis()).unwrap_or(u64::MAX);
+            self.parts.carts.registry().passivate_idle(idle_ms);
+            self.parts.inventories.registry().passivate_idle(idle_ms);
+        }
+        let orders = is_due(&mut self.orders_at, now, ORDERS_PERIOD);
+        let forget = is_due(&mut self.forget_at, now, FORGET_PERIOD);
+        let parts = self.parts.clone();
+        let task = tokio::spawn(async move {
+            if let Err(error) = sweep(&parts, orders, forget).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the sweep waits for the database");
+            }
+        });
+        context.spawn(task.into_actor(self).map(|_, actor, _| actor.sweeping = false));
+    }
+}
+
+fn is_due(next: &mut Instant, now: Instant, period: Duration) -> bool {
+    let due = *next <= now;
+    if due {
+        *next = now + period;
+    }
+    due
+}
+
+async fn sweep(parts: &SweeperParts, orders: bool, forget: bool) -> Result<(), StoreError> {
+    loop {
+        let due = parts.store.carts_due(parts.clock.now(), BATCH_MAX).await?;
+        let count = due.len();
+        join_all(due.into_iter().map(|cart| parts.carts.expire(cart))).await;
+        // What is due beyond this batch must not wait for the next sweep; carts that failed must.
+        if count < BATCH_MAX as usize {
+            break;
+        }
+    }
+    if orders && let Some(ttl) = parts.order_pending_ttl {
+        cancel_unpaid(parts, ttl).await?;
+    }
+    if forget {
+        let before = Timestamp(parts.clock.now().0 - i64::try_from(REMEMBERED_FOR.as_micros()).unwrap_or(0));
+        let forgotten = parts.store.forget(before).await?;
+        tracing::debug!(forgotten, "old answers and messages are forgotten");
+    }
+    Ok(())
+}
+
+async fn cancel_unpaid(parts: &SweeperParts, ttl: Duration) -> Result<(), StoreError> {
+    let ttl_micros = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
+    let placed_before = Timestamp(parts.clock.now().0.saturating_sub(ttl_micros));
+    let unpaid = parts.store.orders_pending_since(placed_before, BATCH_MAX).await?;
+    let cancelled = unpaid.into_iter().map(|order| async move {
+        let transition = OrderTransition { order, to: OrderStatus::Cancelled, payment_reference: None };
+        let command = Command { deadline: Instant::now() + DEADLINE, actor: Arc::from("unpaid"), remember: None };
+        match parts.orders.change(transition, command).await {
+            // Paid or cancelled by somebody in the meantime: as it should be.
+            Ok(_) | Err(CommandError::InvalidTransition { .. }) => {}
+            Err(error) => tracing::warn!(%error, %order, "an unpaid order was not cancelled; it is tried again"),
+        }
+    });
+    join_all(cancelled).await;
+    Ok(())
+}
