@@ -2,6 +2,7 @@
 pub mod actors;
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod messaging;
 pub mod persistence;
 pub mod telemetry;
