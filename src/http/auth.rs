@@ -170,7 +170,7 @@ async fn account_of(state: &AppState, email: EmailAddress) -> Result<Option<Acco
 }
 
 fn invalid_code() -> Problem {
-    Problem::new(Code::WrongCode, "the code is wrong, used, or its time is over; ask for a new one")
+    Problem::new(Code::MailedCodeWrong, "the code is wrong, used, or its time is over; ask for a new one")
 }
 
 /// `POST /auth/verify-email`: confirms an address by the mailed code.

@@ -40,7 +40,7 @@ codes! {
     ValidationFailed     400 "validation_failed"      "Some fields are not valid";
     MalformedJson        400 "malformed_json"         "The body is not JSON";
     BadRequest           400 "bad_request"            "The request can not be read";
-    WrongCode            400 "invalid_code"           "The code is not valid";
+    MailedCodeWrong      400 "invalid_code"           "The code is not valid";
     InventoryMismatch    400 "inventory_mismatch"     "The inventory is another product's";
     CartEmpty            400 "cart_empty"             "The cart is empty";
     Unauthorized         401 "unauthorized"           "A sign-in is needed";
