@@ -27,7 +27,7 @@ use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::domain::user::EmailAddress;
-use crate::http::{self, AppState, Foundation};
+use crate::http::{self, AppState, DependencyState, Foundation};
 use crate::messaging::bus::EventBus;
 use crate::messaging::mail::{TemplateError, Templates};
 use crate::persistence::clock::Clock;
@@ -290,7 +290,7 @@ async fn open(
             mail_captured: true,
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(Vec::new),
+        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
         draining,
     })
     .await?;
