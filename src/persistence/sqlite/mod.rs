@@ -123,7 +123,7 @@ impl SqliteStore {
         let writing = connect_options(&folder).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let mut connection = writing.connect().await.map_err(database)?;
         MIGRATIONS
-            .run(&mut connection)
+            .run_direct(None, &mut connection, false)
             .await
             .map_err(|source| OpenError::Migration { folder: folder.clone(), source })?;
         let readers = reading_pool(&folder, readers).await.map_err(database)?;
