@@ -194,9 +194,7 @@ fn run(config: Config, stop: CancellationToken, started: oneshot::Sender<Started
         let runtime = Arc::clone(&runtime);
         move || runtime
     });
-    let outcome = system.block_on(serve_until(config, stop, started, Arc::clone(&runtime)));
-    System::current().stop();
-    outcome.and(system.run().map_err(AppError::System))
+    system.block_on(serve_until(config, stop, started, runtime))
 }
 
 async fn serve_until(

@@ -142,10 +142,10 @@ fn is_due(next: &mut Instant, now: Instant, period: Duration) -> bool {
 async fn sweep(parts: &SweeperParts, orders: bool, forget: bool) -> Result<(), StoreError> {
     loop {
         let due = parts.store.carts_due(parts.clock.now(), BATCH_MAX).await?;
-        let count = due.len();
-        join_all(due.into_iter().map(|cart| parts.carts.expire(cart))).await;
-        // What is due beyond this batch must not wait for the next sweep; carts that failed must.
-        if count < BATCH_MAX as usize {
+        let full = due.len() == BATCH_MAX as usize;
+        let ended = join_all(due.into_iter().map(|cart| parts.carts.expire(cart))).await;
+        // What is due beyond this batch does not wait for the next sweep; what could not be ended does.
+        if !full || !ended.contains(&true) {
             break;
         }
     }

@@ -249,7 +249,7 @@ const OPEN_SESSIONS: &str = "INSERT INTO cart_sessions (key, secret, state, vers
      SELECT unhex(value ->> 0), unhex(value ->> 1), 'open', 1, value ->> 2, value ->> 3 FROM json_each(?1)";
 const CHANGE_SESSIONS: &str = "UPDATE cart_sessions
      SET state = j.value ->> 1, version = version + 1, expires_at = j.value ->> 3 FROM json_each(?1) j
-     WHERE key = unhex(j.value ->> 0) AND version = j.value ->> 2 AND cart_sessions.state = 'open'";
+     WHERE cart_sessions.key = unhex(j.value ->> 0) AND version = j.value ->> 2 AND cart_sessions.state = 'open'";
 const OPEN_HOLDS: &str = "INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state)
      SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), unhex(value ->> 3), value ->> 4, 'open'
      FROM json_each(?1)";
@@ -259,7 +259,7 @@ const CHANGE_HOLDS: &str = "UPDATE holds SET quantity = j.value ->> 3, state = j
 const BALANCES: &str = "UPDATE inventories
      SET on_hand = on_hand + (j.value ->> 1), held = held + (j.value ->> 2), seq = seq + (j.value ->> 3),
          last_movement = unhex(j.value ->> 4), updated_at = j.value ->> 6 FROM json_each(?1) j
-     WHERE id = unhex(j.value ->> 0) AND seq = j.value ->> 5";
+     WHERE inventories.id = unhex(j.value ->> 0) AND seq = j.value ->> 5";
 const MOVEMENTS: &str = "INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units,
          on_hand_change, held_change, on_hand, held, cart_key, order_id, reference, actor, at)
      SELECT unhex(value ->> 0), unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5,
@@ -277,7 +277,7 @@ const PLACE_ITEMS: &str = "INSERT INTO order_items (order_id, position, product_
 const CHANGE_ORDERS: &str = "UPDATE orders
      SET status = j.value ->> 2, sequence = sequence + 1, updated_at = j.value ->> 4,
          payment_reference = coalesce(j.value ->> 3, payment_reference) FROM json_each(?1) j
-     WHERE id = unhex(j.value ->> 0) AND status = j.value ->> 1";
+     WHERE orders.id = unhex(j.value ->> 0) AND status = j.value ->> 1";
 const EVENTS: &str = "INSERT INTO outbox (id, order_id, queue, payload, at)
      SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)
      ORDER BY key";

@@ -1,0 +1,59 @@
+//! The contract of a store, as every database has to keep it.
+//!
+//! Each case takes a shop of its own with a new, empty database; [`contract!`] runs all cases over one kind of
+//! database. What only one kind can show has a module of its own.
+
+mod accounts;
+mod carts;
+mod catalogue;
+mod check;
+mod inventories;
+mod mail;
+mod orders;
+mod outbox;
+mod shop;
+mod sqlite;
+mod upkeep;
+
+/// Runs every case over the database that `$open` makes: an async function from a clock to a `shop::Opened`.
+macro_rules! contract {
+    ($open:path) => {
+        contract! { $open;
+            accounts: an_account_is_made_whole_or_not_at_all, accounts_are_found_by_address_and_id,
+                the_right_code_works_once, a_code_dies_of_wrong_tries_and_of_age, a_new_code_replaces_the_old_one,
+                a_new_password_ends_the_refresh_tokens, a_refresh_token_is_spent_for_its_successor,
+                a_refresh_token_used_twice_ends_its_family, an_ended_or_old_refresh_token_is_refused,
+                the_last_active_admin_stays, a_suspended_user_loses_the_refresh_tokens,
+                a_profile_changes_what_it_is_told_to, the_first_secret_stays, a_login_is_kept;
+            carts: a_cart_shows_its_open_lines, an_ended_cart_shows_what_ended_with_it,
+                carts_are_due_when_their_time_is_over;
+            catalogue: a_product_comes_back_as_it_was_kept, a_product_and_its_stock_are_made_whole_or_not_at_all,
+                those_of_many_products_that_there_are, a_patch_changes_what_it_is_told_to,
+                a_patch_of_a_stale_version_changes_nothing, products_are_sorted_and_paged,
+                products_are_found_by_part_of_name_or_sku, a_cursor_fits_its_own_list_only;
+            check: sound_books_pass;
+            inventories: a_product_has_one_inventory, stock_of_no_product_is_refused,
+                a_history_is_paged_from_the_newest, a_history_names_cart_and_order;
+            mail: mails_are_listed_newest_first, a_due_mail_is_claimed_by_one, a_mail_is_tried_until_it_is_given_up;
+            orders: an_order_comes_back_as_it_was_placed, orders_are_listed_newest_first,
+                pending_orders_are_found_by_age, an_answer_is_remembered_for_its_time;
+            outbox: events_are_claimed_order_by_order, an_order_with_a_claimed_event_is_left_out,
+                published_events_are_gone, a_mail_is_kept_once_a_message, a_dead_letter_is_kept;
+            upkeep: what_is_old_is_forgotten, a_closed_store_refuses;
+        }
+    };
+    ($open:path; $($area:ident: $($case:ident),+;)+) => {
+        $(mod $area {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let shop = crate::shop::Shop::open($open).await;
+                crate::$area::$case(&shop).await;
+                shop.close().await;
+            })+
+        })+
+    };
+}
+
+mod on_sqlite {
+    contract!(crate::sqlite::open);
+}

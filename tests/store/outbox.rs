@@ -1,0 +1,123 @@
+//! Events on their way out, messages on their way in.
+
+use std::time::Duration;
+
+use storekeeper::domain::ids::{EventId, OrderId};
+use storekeeper::domain::order::OrderStatus;
+use storekeeper::domain::timestamp::Timestamp;
+use storekeeper::persistence::records::{DeadLetter, EmailFilter, EmailStatus, OutboxEvent};
+
+use crate::shop::{Shop, Stocked, new_user, page};
+
+async fn placed(shop: &Shop, stock: &Stocked) -> OrderId {
+    let cart = shop.cart(&[(stock, 1)]).await;
+    shop.check_out(&cart, new_user()).await.id
+}
+
+/// Claims for a minute.
+async fn claim(shop: &Shop, limit: u32) -> Vec<OutboxEvent> {
+    let lease_until = shop.now().plus(Duration::from_secs(60));
+    shop.store.claim_events(shop.now(), lease_until, limit).await.expect("a claim")
+}
+
+fn told(events: &[OutboxEvent]) -> Vec<(OrderId, &str)> {
+    events.iter().map(|event| (event.order, event.queue.as_str())).collect()
+}
+
+fn ids(events: &[OutboxEvent]) -> Vec<EventId> {
+    events.iter().map(|event| event.id).collect()
+}
+
+const PLACED: [&str; 3] = ["order-status", "send-email", "clear-cart"];
+
+pub(crate) async fn events_are_claimed_order_by_order(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 100).await;
+    assert_eq!(claim(shop, 10).await, []);
+    assert_eq!(shop.store.outbox_lag().await.expect("a read"), (0, None));
+    let oldest = shop.now();
+    let (first, second) = (placed(shop, &lamp).await, placed(shop, &lamp).await);
+    shop.wait(1);
+    let first_order = shop.store.order(first).await.expect("a read").expect("the order");
+    shop.first_transition(&first_order, OrderStatus::Cancelled).await;
+    assert_eq!(shop.store.outbox_lag().await.expect("a read"), (7, Some(oldest)));
+
+    let claimed = claim(shop, 1).await;
+    let mut wanted: Vec<_> = PLACED.map(|queue| (first, queue)).to_vec();
+    wanted.push((first, "order-status"));
+    assert_eq!(told(&claimed), wanted, "all that waits of the oldest order, in the order written");
+    assert_eq!((claimed[0].payload.as_str(), claimed[0].at), (r#"{"sequence":1}"#, oldest));
+
+    assert_eq!(told(&claim(shop, 10).await), PLACED.map(|queue| (second, queue)));
+    assert_eq!(claim(shop, 10).await, [], "all is claimed");
+    shop.wait(60);
+    assert_eq!(claim(shop, 100).await.len(), 7, "a claim that was not kept ends");
+}
+
+pub(crate) async fn an_order_with_a_claimed_event_is_left_out(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 100).await;
+    let first = placed(shop, &lamp).await;
+    let claimed = claim(shop, 10).await;
+    assert_eq!(claimed.len(), 3);
+    let order = shop.store.order(first).await.expect("a read").expect("the order");
+    shop.first_transition(&order, OrderStatus::Confirmed).await;
+    let second = placed(shop, &lamp).await;
+    assert_eq!(told(&claim(shop, 10).await), PLACED.map(|queue| (second, queue)), "the first order's new event waits");
+
+    shop.store.mark_published(&ids(&claimed)[..2], shop.now()).await.expect("a mark");
+    assert_eq!(claim(shop, 10).await, [], "one of its events is still on its way");
+    shop.store.mark_published(&ids(&claimed)[2..], shop.now()).await.expect("a mark");
+    assert_eq!(told(&claim(shop, 10).await), [(first, "order-status")]);
+}
+
+pub(crate) async fn published_events_are_gone(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 100).await;
+    placed(shop, &lamp).await;
+    let claimed = claim(shop, 10).await;
+    shop.store.mark_published(&[], shop.now()).await.expect("nothing to mark");
+    shop.store.mark_published(&ids(&claimed), shop.now()).await.expect("a mark");
+    shop.wait(3600);
+    assert_eq!(claim(shop, 10).await, []);
+    assert_eq!(shop.store.outbox_lag().await.expect("a read"), (0, None));
+}
+
+pub(crate) async fn a_mail_is_kept_once_a_message(shop: &Shop) {
+    let mail = || shop.mail("ann@example.org", EmailStatus::Captured);
+    let first = [("m1".to_owned(), mail()), ("m2".to_owned(), mail())];
+    assert_eq!(shop.store.keep_mails_once("send-email", &first, shop.now()).await.expect("kept"), 2);
+    let again = [("m2".to_owned(), mail()), ("m3".to_owned(), mail()), ("m3".to_owned(), mail())];
+    assert_eq!(shop.store.keep_mails_once("send-email", &again, shop.now()).await.expect("kept"), 1);
+    assert_eq!(
+        shop.store.keep_mails_once("other", &first[..1], shop.now()).await.is_err(),
+        true,
+        "the same mail twice"
+    );
+    assert!(!shop.store.is_consumed("other", "m1").await.expect("a read"), "its message is not marked either");
+    for (queue, message, known) in
+        [("send-email", "m1", true), ("send-email", "m4", false), ("clear-cart", "m1", false)]
+    {
+        assert_eq!(shop.store.is_consumed(queue, message).await.expect("a read"), known, "{queue} {message}");
+    }
+    let kept = shop.store.list_emails(&EmailFilter::default(), &page(None, 10)).await.expect("a list");
+    assert_eq!(kept.rows.len(), 3);
+}
+
+pub(crate) async fn a_dead_letter_is_kept(shop: &Shop) {
+    let letter = |message_id: &str, reason: &str, at: Timestamp| DeadLetter {
+        queue: "update-inventory".to_owned(),
+        message_id: message_id.to_owned(),
+        payload: "{".to_owned(),
+        reason: reason.to_owned(),
+        at,
+    };
+    let first = letter("m1", "unreadable", shop.now());
+    shop.store.bury(&first).await.expect("buried");
+    shop.wait(1);
+    let second = letter("m2", "unreadable", shop.now());
+    shop.store.bury(&second).await.expect("buried");
+    assert_eq!(shop.store.dead_letters("update-inventory").await.expect("a list"), [second.clone(), first]);
+    shop.wait(1);
+    let again = letter("m1", "still unreadable", shop.now());
+    shop.store.bury(&again).await.expect("buried");
+    assert_eq!(shop.store.dead_letters("update-inventory").await.expect("a list"), [again, second]);
+    assert_eq!(shop.store.dead_letters("send-email").await.expect("a list"), []);
+}
