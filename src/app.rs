@@ -213,8 +213,7 @@ async fn serve_until(
     let handles: Arc<[ArbiterHandle]> = arbiters.iter().map(Arbiter::handle).collect();
     let draining = Arc::new(AtomicBool::new(false));
     let open = open(config.clone(), handles, runtime.handle().clone(), Arc::clone(&draining));
-    let Opened { store, house, state, first_admin } =
-        runtime.spawn(open).await.map_err(|_| AppError::Died)??;
+    let Opened { store, house, state, first_admin } = runtime.spawn(open).await.map_err(|_| AppError::Died)??;
 
     let listening = listen(&config, state);
     let (address, server) = match listening {
@@ -325,7 +324,7 @@ fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::de
     let address = config.http.bind;
     let failed = |source| AppError::Listen { address, source };
     let state = web::Data::new(state);
-    let server = HttpServer::new(move || http::application(state.clone()))
+    let server = HttpServer::new(move || actix_web::App::new().configure(http::configure(state.clone())))
         .workers(config.http.workers)
         .backlog(BACKLOG)
         .shutdown_timeout(config.shutdown_limit.as_secs())
@@ -377,11 +376,9 @@ fn announce(app: &App, folder: &std::path::Path) -> io::Result<()> {
     writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {
-            Some(password) => writeln!(
-                out,
-                "  admin    {email}, password {} (shown this once)",
-                password.expose_secret()
-            )?,
+            Some(password) => {
+                writeln!(out, "  admin    {email}, password {} (shown this once)", password.expose_secret())?
+            }
             None => writeln!(out, "  admin    {email}, with the password of ADMIN_PASSWORD")?,
         }
     }
