@@ -1,1 +1,7 @@
-fn main() {}
+//! The program: see `storekeeper --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    storekeeper::cli::run()
+}

@@ -1,5 +1,7 @@
 //! The log as a program reads it, in a process of its own: the panic hook is the whole process's.
 
+#![expect(clippy::expect_used, reason = "a test fails where it stands")]
+
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 

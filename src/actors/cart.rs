@@ -88,7 +88,10 @@ pub enum Became {
 }
 
 /// The cart's time is over.
-pub struct Expire;
+pub struct Expire {
+    /// Is told whether the cart has ended; dropped when there was nothing to end.
+    pub ended: oneshot::Sender<bool>,
+}
 
 impl Message for Expire {
     type Result = ();
@@ -126,7 +129,7 @@ pub struct CartActor {
 
 enum Waiting {
     Request(Posted<CartRequest>),
-    Expire,
+    Expire(Expire),
 }
 
 impl CartActor {
@@ -158,7 +161,7 @@ impl CartActor {
             match self.waiting.pop_front() {
                 None => return,
                 Some(Waiting::Request(posted)) => self.begin(posted, kept, context),
-                Some(Waiting::Expire) => self.expire(kept, context),
+                Some(Waiting::Expire(expire)) => self.expire(expire, kept, context),
             }
         }
     }
@@ -255,11 +258,12 @@ impl CartActor {
         }));
     }
 
-    fn expire(&mut self, kept: Option<KeptCart>, context: &mut Context<Self>) {
+    fn expire(&mut self, expire: Expire, kept: Option<KeptCart>, context: &mut Context<Self>) {
         let Some(kept) = kept.filter(|kept| kept.cart.state == CartState::Open) else { return };
         self.busy = true;
         let work = cart_change::expire(self.parts.clone(), kept.cart);
         context.spawn(work.into_actor(self).map(|left, actor, context| {
+            let _ = expire.ended.send(matches!(left, Left::Now(_)));
             actor.left(left);
             actor.go_on(context);
             actor.leave_if_ended(context);
@@ -348,8 +352,8 @@ impl Handler<Posted<CartRequest>> for CartActor {
 impl Handler<Expire> for CartActor {
     type Result = ();
 
-    fn handle(&mut self, _: Expire, context: &mut Self::Context) {
-        self.waiting.push_back(Waiting::Expire);
+    fn handle(&mut self, expire: Expire, context: &mut Self::Context) {
+        self.waiting.push_back(Waiting::Expire(expire));
         self.go_on(context);
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::cart::Cart;
 use crate::domain::ids::{CartKey, CartSessionId, ProductId};
 use crate::domain::product::Product;
 
-use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, LineRequest, NotClaimed};
+use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, Left, LineRequest, NotClaimed};
 use super::cart_change::{self, CartParts};
 use super::command::{AppliedOutcome, CartView, Command, CommandError};
 use super::registry::{Birth, Registry};
@@ -120,11 +120,15 @@ impl Carts {
         answer.await.unwrap_or(Err(NotClaimed::Refused(died)))
     }
 
-    /// Ends a cart whose time is over: by its actor when it has one, else without waking one.
-    pub(super) async fn expire(&self, cart: Cart) {
+    /// Ends a cart whose time is over: by its actor when it has one, else without waking one. Gives whether it ended.
+    pub(super) async fn expire(&self, cart: Cart) -> bool {
         match self.parts.registry.find(cart.id.key) {
-            Some((mailbox, _)) => mailbox.tell(Expire),
-            None => drop(cart_change::expire(self.parts.clone(), cart).await),
+            Some((mailbox, _)) => {
+                let (ended, answer) = oneshot::channel();
+                mailbox.tell(Expire { ended });
+                answer.await.unwrap_or(false)
+            }
+            None => matches!(cart_change::expire(self.parts.clone(), cart).await, Left::Now(_)),
         }
     }
 

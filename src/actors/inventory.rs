@@ -92,7 +92,7 @@ pub struct InventoryParts {
 
 /// What waits until the balance is known.
 enum Waiting {
-    Change(Posted<ChangeStock>),
+    Change(Box<Posted<ChangeStock>>),
     Read(Posted<ReadStock>),
 }
 
@@ -181,11 +181,9 @@ impl InventoryActor {
 
     fn change(&mut self, message: ChangeStock) {
         let ChangeStock { entry, takes, deadline, answer } = message;
-        if deadline <= Instant::now() {
-            return drop(answer.send(Err(JournalError::Late)));
-        }
-        let Some(known) = &mut self.known else {
-            return drop(answer.send(Err(JournalError::Died)));
+        let known = match &mut self.known {
+            Some(known) if deadline > Instant::now() => known,
+            _ => return drop(answer.send(Err(JournalError::Late))),
         };
         let take = EscrowedTake { inventory: self.id, incarnation: self.birth.incarnation, units: takes };
         if let Err(error) = known.escrow.take(takes) {
@@ -255,16 +253,26 @@ impl Actor for InventoryActor {
 impl Handler<Posted<ChangeStock>> for InventoryActor {
     type Result = ();
 
-    fn handle(&mut self, posted: Posted<ChangeStock>, _: &mut Self::Context) {
-        if self.loading { self.waiting.push_back(Waiting::Change(posted)) } else { self.change(posted.message) }
+    fn handle(&mut self, posted: Posted<ChangeStock>, context: &mut Self::Context) {
+        if self.loading || self.known.is_none() {
+            self.waiting.push_back(Waiting::Change(Box::new(posted)));
+            self.load(context);
+        } else {
+            self.change(posted.message);
+        }
     }
 }
 
 impl Handler<Posted<ReadStock>> for InventoryActor {
     type Result = ();
 
-    fn handle(&mut self, posted: Posted<ReadStock>, _: &mut Self::Context) {
-        if self.loading { self.waiting.push_back(Waiting::Read(posted)) } else { self.read(posted.message) }
+    fn handle(&mut self, posted: Posted<ReadStock>, context: &mut Self::Context) {
+        if self.loading || self.known.is_none() {
+            self.waiting.push_back(Waiting::Read(posted));
+            self.load(context);
+        } else {
+            self.read(posted.message);
+        }
     }
 }
 

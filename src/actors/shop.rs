@@ -263,7 +263,7 @@ impl Shop {
 /// Waits until the deadline; what has begun goes on after it all the same.
 async fn within<T>(
     deadline: Instant,
-    answer: impl Future<Output = Result<T, CommandError>>,
+    answer: impl Future<Output = Result<T, CommandError>> + Send,
 ) -> Result<T, CommandError> {
     let late = CommandError::Deadline { applied: AppliedOutcome::Unknown };
     tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(late))

@@ -121,11 +121,8 @@ impl SqliteStore {
         let database = |source| OpenError::Database { folder: folder.clone(), source };
 
         let writing = connect_options(&folder).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
-        let mut connection = writing.connect().await.map_err(database)?;
-        MIGRATIONS
-            .run(&mut connection)
-            .await
-            .map_err(|source| OpenError::Migration { folder: folder.clone(), source })?;
+        migrate(&folder, &writing).await?;
+        let connection = writing.connect().await.map_err(database)?;
         let readers = reading_pool(&folder, readers).await.map_err(database)?;
         let writer = Writer::new(connection, writing, ACQUIRE_TIMEOUT);
         Ok(Self { readers, writer, clock, lock: Mutex::new(Some(lock)) })
@@ -152,6 +149,16 @@ impl SqliteStore {
     async fn begin(&self) -> Result<WriteTransaction<'_>, StoreError> {
         self.writer.begin().await
     }
+}
+
+/// Brings the schema up to date, on a pool of its own: the future of a migration on a borrowed connection can not be
+/// sent between threads.
+async fn migrate(folder: &Path, options: &SqliteConnectOptions) -> Result<(), OpenError> {
+    let database = |source| OpenError::Database { folder: folder.to_owned(), source };
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(database)?;
+    let migrated = MIGRATIONS.run(&pool).await;
+    pool.close().await;
+    migrated.map_err(|source| OpenError::Migration { folder: folder.to_owned(), source })
 }
 
 /// What all connections have in common. Pages are not mapped into memory: an unreadable one shall be an error, not

@@ -1,0 +1,400 @@
+//! The server as a whole: in which order it starts and stops.
+//!
+//! One multi-thread tokio runtime is under everything: pools and sockets live on it, the actix system and its arbiters
+//! run on it. Only the HTTP workers have runtimes of their own, so they ask actors or spawn on the one.
+//!
+//! Start: database, actors, HTTP. Stop, in the order that loses nothing: not ready any more; HTTP answers what it has
+//! begun; mailboxes and journal drain; the outbox is published; the database is closed.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use actix_rt::{Arbiter, ArbiterHandle, System};
+use actix_web::dev::ServerHandle;
+use actix_web::{HttpServer, web};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::actors::house::{House, HouseLimits, HouseParts};
+use crate::actors::shop::Shop;
+use crate::admin::{self, AdminError};
+use crate::config::Config;
+use crate::domain::user::EmailAddress;
+use crate::http::{self, AppState, DependencyState, Foundation};
+use crate::messaging::bus::EventBus;
+use crate::messaging::mail::{TemplateError, Templates};
+use crate::persistence::clock::Clock;
+use crate::persistence::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::persistence::{SharedStore, StoreError};
+
+/// Connections that read from the database.
+const READERS: u32 = 8;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4_096;
+
+/// Why a server does not start, or did not stop in order.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The database can not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The first administrator can not be made.
+    #[error("the first administrator can not be made: {0}")]
+    Admin(#[from] AdminError),
+    /// The mails' texts can not be read.
+    #[error("the texts of the mails can not be read: {0}")]
+    Templates(#[from] TemplateError),
+    /// The HTTP side can not be made.
+    #[error(transparent)]
+    Http(#[from] http::StartError),
+    /// The address can not be listened at.
+    #[error("can not listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system gives no thread, runtime or signal.
+    #[error("the system does not give what a server needs: {0}")]
+    System(#[from] io::Error),
+    /// The thread of the server died.
+    #[error("the server died")]
+    Died,
+    /// Not everything that was begun was done in the time that was given.
+    #[error("the server stopped with {0} messages not done")]
+    NotDrained(i64),
+}
+
+/// The administrator who was made at the first start.
+pub struct FirstAdmin {
+    /// Their address.
+    pub email: EmailAddress,
+    /// Their password, when it was made up; it can not be read again.
+    pub password: Option<SecretString>,
+}
+
+/// A server that runs.
+pub struct App {
+    address: SocketAddr,
+    shop: Shop,
+    bus: Arc<dyn EventBus>,
+    store: SharedStore,
+    first_admin: Option<FirstAdmin>,
+    stop: CancellationToken,
+    ended: oneshot::Receiver<Result<(), AppError>>,
+}
+
+/// What a started server tells about itself.
+struct Started {
+    address: SocketAddr,
+    shop: Shop,
+    bus: Arc<dyn EventBus>,
+    store: SharedStore,
+    first_admin: Option<FirstAdmin>,
+}
+
+impl App {
+    /// Starts a server on threads of its own; when this returns, it serves.
+    ///
+    /// # Errors
+    /// [`AppError`]; nothing runs then.
+    pub async fn build(config: Config) -> Result<Self, AppError> {
+        Self::build_at(config, Clock::system()).await
+    }
+
+    /// Starts a server whose time is `clock`: for tests, in which time passes when they say so.
+    ///
+    /// # Errors
+    /// As of [`build`](Self::build).
+    pub async fn build_at(config: Config, clock: Clock) -> Result<Self, AppError> {
+        let stop = CancellationToken::new();
+        let (started_to, started) = oneshot::channel();
+        let (ended_to, ended) = oneshot::channel();
+        let told = stop.clone();
+        thread::Builder::new().name("storekeeper".to_owned()).spawn(move || {
+            let outcome = run(config, clock, told, started_to);
+            drop(ended_to.send(outcome));
+        })?;
+        match started.await {
+            Ok(Started { address, shop, bus, store, first_admin }) => {
+                Ok(Self { address, shop, bus, store, first_admin, stop, ended })
+            }
+            // It ended before it had started: how, it says.
+            Err(_) => Err(ended.await.unwrap_or(Err(AppError::Died)).err().unwrap_or(AppError::Died)),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The actors, for those who run in the same program.
+    #[must_use]
+    pub fn shop(&self) -> &Shop {
+        &self.shop
+    }
+
+    /// Where messages may be handed in.
+    #[must_use]
+    pub fn bus(&self) -> &Arc<dyn EventBus> {
+        &self.bus
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    /// The administrator who was made just now, if one was.
+    #[must_use]
+    pub fn first_admin(&self) -> Option<&FirstAdmin> {
+        self.first_admin.as_ref()
+    }
+
+    /// Stops it, when everything that was begun is done.
+    ///
+    /// # Errors
+    /// [`AppError::NotDrained`] when that took longer than it may.
+    pub async fn stop(self) -> Result<(), AppError> {
+        self.stop.cancel();
+        self.ended.await.unwrap_or(Err(AppError::Died))
+    }
+
+    /// Runs until the process is told to end (SIGTERM, SIGINT), then stops. A second signal ends it at once.
+    ///
+    /// # Errors
+    /// As of [`stop`](Self::stop).
+    pub async fn run_until_stopped(mut self) -> Result<(), AppError> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            ended = &mut self.ended => return ended.unwrap_or(Err(AppError::Died)),
+        }
+        tracing::info!("stopping; a second signal ends at once");
+        self.stop.cancel();
+        tokio::select! {
+            ended = &mut self.ended => ended.unwrap_or(Err(AppError::Died)),
+            _ = terminate.recv() => Err(AppError::Died),
+            _ = interrupt.recv() => Err(AppError::Died),
+        }
+    }
+}
+
+/// The thread of the server: from the runtime to its end.
+fn run(
+    config: Config,
+    clock: Clock,
+    stop: CancellationToken,
+    started: oneshot::Sender<Started>,
+) -> Result<(), AppError> {
+    let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().enable_all().build()?);
+    let system = System::with_tokio_rt({
+        let runtime = Arc::clone(&runtime);
+        move || runtime
+    });
+    system.block_on(serve_until(config, clock, stop, started, runtime))
+}
+
+async fn serve_until(
+    config: Config,
+    clock: Clock,
+    stop: CancellationToken,
+    started: oneshot::Sender<Started>,
+    runtime: Arc<Runtime>,
+) -> Result<(), AppError> {
+    let shutdown_limit = config.shutdown_limit;
+    let arbiters: Vec<Arbiter> = (0..cores())
+        .map(|_| {
+            let runtime = Arc::clone(&runtime);
+            Arbiter::try_with_tokio_rt(move || Ok(runtime))
+        })
+        .collect::<io::Result<_>>()?;
+    let handles: Arc<[ArbiterHandle]> = arbiters.iter().map(Arbiter::handle).collect();
+    let draining = Arc::new(AtomicBool::new(false));
+    let open = open(config.clone(), clock, handles, runtime.handle().clone(), Arc::clone(&draining));
+    let Opened { store, house, state, first_admin } = runtime.spawn(open).await.map_err(|_| AppError::Died)??;
+
+    let listening = listen(&config, state);
+    let (address, server) = match listening {
+        Ok(listening) => listening,
+        Err(error) => {
+            close(&runtime, house, store, Duration::ZERO).await?;
+            return Err(error);
+        }
+    };
+    let handle = server.handle();
+    let serving = actix_rt::spawn(server);
+    let told = Started {
+        address,
+        shop: house.shop().clone(),
+        bus: Arc::clone(house.bus()),
+        store: Arc::clone(&store),
+        first_admin,
+    };
+    // Who asked for the server has gone when nobody listens: then it stops again.
+    if started.send(told).is_ok() {
+        stop.cancelled().await;
+    }
+    let deadline = Instant::now() + shutdown_limit;
+    draining.store(true, Ordering::Release);
+    stop_serving(&handle).await;
+    drop(serving.await);
+    let left = close(&runtime, house, store, deadline.saturating_duration_since(Instant::now())).await?;
+    for arbiter in arbiters {
+        arbiter.stop();
+        drop(arbiter.join());
+    }
+    if left > 0 { Err(AppError::NotDrained(left)) } else { Ok(()) }
+}
+
+struct Opened {
+    store: SharedStore,
+    house: House,
+    state: AppState,
+    first_admin: Option<FirstAdmin>,
+}
+
+/// Opens database, actors and what the HTTP side needs. Runs on the one runtime.
+async fn open(
+    config: Config,
+    clock: Clock,
+    arbiters: Arc<[ArbiterHandle]>,
+    runtime: tokio::runtime::Handle,
+    draining: Arc<AtomicBool>,
+) -> Result<Opened, AppError> {
+    let options = SqliteOptions { folder: config.store.folder.clone(), readers: READERS };
+    let store: SharedStore = Arc::new(SqliteStore::open(options, clock.clone()).await?);
+    let first_admin = make_first_admin(&config, &store, &clock).await?;
+    let house = House::open(HouseParts {
+        store: Arc::clone(&store),
+        clock: clock.clone(),
+        rules: config.shop,
+        limits: house_limits(&config),
+        templates: Templates::new()?,
+        mail_sender: config.mail.sender.clone(),
+        arbiters,
+        runtime: runtime.clone(),
+    });
+    let state = AppState::build(Foundation {
+        shop: house.shop().clone(),
+        store: Arc::clone(&store),
+        clock,
+        runtime,
+        settings: http::Settings {
+            deadline: config.http.request_deadline,
+            access_token_life: config.tokens.access_ttl,
+            refresh_token_life: config.tokens.refresh_ttl,
+            token_secret: config.tokens.secret.clone(),
+            mail_sender: config.mail.sender,
+            mail_captured: true,
+            password_hashes_at_once: cores(),
+        },
+        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
+        draining,
+    })
+    .await?;
+    Ok(Opened { store, house, state, first_admin })
+}
+
+fn house_limits(config: &Config) -> HouseLimits {
+    let places = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
+    HouseLimits {
+        inventory_mailbox: places(config.actors.inventory_mailbox),
+        cart_mailbox: places(config.actors.cart_mailbox),
+        orders_mailbox: places(config.actors.orders_mailbox),
+        journal_mailbox: places(config.actors.journal_mailbox),
+        journal_batch_max: config.actors.journal_batch_max,
+        idle_ttl: config.actors.idle_ttl,
+        order_pending_ttl: config.order_pending_ttl,
+    }
+}
+
+async fn make_first_admin(config: &Config, store: &SharedStore, clock: &Clock) -> Result<Option<FirstAdmin>, AppError> {
+    if store.has_admin().await? {
+        return Ok(None);
+    }
+    let email = config.admin.email.clone();
+    let password = config.admin.password.clone();
+    let password = admin::create(store.as_ref(), &email, admin::NAME, password, clock.now()).await?;
+    Ok(Some(FirstAdmin { email, password }))
+}
+
+fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::dev::Server), AppError> {
+    let address = config.http.bind;
+    let failed = |source| AppError::Listen { address, source };
+    let state = web::Data::new(state);
+    let server = HttpServer::new(move || actix_web::App::new().configure(http::configure(state.clone())))
+        .workers(config.http.workers)
+        .backlog(BACKLOG)
+        .shutdown_timeout(config.shutdown_limit.as_secs())
+        .disable_signals()
+        .bind(address)
+        .map_err(failed)?;
+    let bound = server.addrs().first().copied().unwrap_or(address);
+    Ok((bound, server.run()))
+}
+
+/// Takes no more connections, and waits for the answers to what has begun.
+async fn stop_serving(handle: &ServerHandle) {
+    handle.stop(true).await;
+}
+
+/// Drains the actors, publishes the outbox, closes the database; gives how many messages were not done.
+async fn close(runtime: &Runtime, house: House, store: SharedStore, limit: Duration) -> Result<i64, AppError> {
+    let closing = runtime.spawn(async move {
+        let left = house.close(Instant::now() + limit).await;
+        drop(house);
+        store.close().await;
+        left
+    });
+    closing.await.map_err(|_| AppError::Died)
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Serves until the process is told to end; says on standard output where it listens and what a first visitor needs.
+///
+/// # Errors
+/// [`AppError`].
+pub fn serve(config: Config) -> Result<(), AppError> {
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    waiting.block_on(async {
+        let folder = config.store.folder.clone();
+        let app = App::build(config).await?;
+        announce(&app, &folder)?;
+        app.run_until_stopped().await
+    })
+}
+
+fn announce(app: &App, folder: &std::path::Path) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "Storekeeper serves at http://{}", app.address())?;
+    writeln!(out, "  data     {} (SQLite)", folder.display())?;
+    writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
+    if let Some(FirstAdmin { email, password }) = app.first_admin() {
+        match password {
+            Some(password) => {
+                writeln!(out, "  admin    {email}, password {} (shown this once)", password.expose_secret())?
+            }
+            None => writeln!(out, "  admin    {email}, with the password of ADMIN_PASSWORD")?,
+        }
+    }
+    out.flush()
+}
