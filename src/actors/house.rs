@@ -78,6 +78,8 @@ pub struct House {
     bus: Arc<dyn EventBus>,
     mail: Arc<MailRoom>,
     relay: RelayHandle,
+    mailer: MailerHandle,
+    sweeper: SweeperHandle,
     inventories: Inventories,
     carts: Carts,
     orders: OrdersHandle,
@@ -150,8 +152,8 @@ impl House {
         let shop =
             Shop::new(rules, runtime, catalogue, carts.clone(), inventories.clone(), orders.clone(), mailer.clone());
         let watch = CancellationToken::new();
-        tokio::spawn(watch_over(watch.clone(), relay.clone(), mailer, sweeper));
-        Self { shop, bus, mail, relay, inventories, carts, orders, journal, watch }
+        tokio::spawn(watch_over(watch.clone(), relay.clone(), mailer.clone(), sweeper.clone()));
+        Self { shop, bus, mail, relay, mailer, sweeper, inventories, carts, orders, journal, watch }
     }
 
     /// What the layer above asks.
@@ -176,6 +178,8 @@ impl House {
     /// Gives how many messages were not done at `deadline`.
     pub async fn close(&self, deadline: Instant) -> i64 {
         self.watch.cancel();
+        self.sweeper.stop();
+        self.mailer.stop();
         let depth = || {
             self.orders.registry().counters().depth()
                 + self.carts.registry().counters().depth()
@@ -190,6 +194,7 @@ impl House {
         if tokio::time::timeout_at(rest, self.relay.flush()).await.is_err() {
             tracing::warn!("events are left in the outbox; they go out at the next start");
         }
+        self.relay.stop();
         self.carts.registry().clear();
         self.inventories.registry().clear();
         left

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use uuid::Uuid;
 
 use crate::domain::ids::EmailId;
@@ -19,7 +19,7 @@ use crate::persistence::{SharedStore, StoreError};
 
 use super::command::CommandError;
 use super::mailbox::Mailbox;
-use super::registry::Registry;
+use super::registry::{Passivate, Registry};
 
 /// Mails claimed at a time.
 const CLAIM_MAX: u32 = 100;
@@ -123,6 +123,13 @@ impl MailerHandle {
         self.living().tell(Wake);
     }
 
+    /// Sends it home; what it has begun is ended.
+    pub(super) fn stop(&self) {
+        if let Some((mailbox, _)) = self.residence.find(()) {
+            mailbox.tell(Passivate);
+        }
+    }
+
     /// Sees to it that there is a living one.
     pub fn ensure(&self) {
         self.living();
@@ -152,6 +159,14 @@ impl Actor for MailerActor {
     fn started(&mut self, context: &mut Self::Context) {
         context.notify(Wake);
         context.run_interval(PERIOD, |_, context| context.notify(Wake));
+    }
+}
+
+impl Handler<Passivate> for MailerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
+        context.stop();
     }
 }
 

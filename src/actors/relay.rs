@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
 use crate::domain::ids::EventId;
 use crate::messaging::bus::{self, EventBus};
@@ -16,7 +16,7 @@ use crate::persistence::records::OutboxEvent;
 use crate::persistence::{SharedStore, StoreError};
 
 use super::mailbox::Mailbox;
-use super::registry::Registry;
+use super::registry::{Passivate, Registry};
 
 /// Events claimed at a time.
 const CLAIM_MAX: u32 = 500;
@@ -55,6 +55,13 @@ impl RelayHandle {
         self.living().tell(Wake);
     }
 
+    /// Sends it home; what it has begun is ended.
+    pub(super) fn stop(&self) {
+        if let Some((mailbox, _)) = self.residence.find(()) {
+            mailbox.tell(Passivate);
+        }
+    }
+
     /// Sees to it that there is a living one.
     pub fn ensure(&self) {
         self.living();
@@ -90,6 +97,14 @@ impl Actor for RelayActor {
     fn started(&mut self, context: &mut Self::Context) {
         context.notify(Wake);
         context.run_interval(PERIOD, |_, context| context.notify(Wake));
+    }
+}
+
+impl Handler<Passivate> for RelayActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
+        context.stop();
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use futures_util::future::join_all;
 
 use crate::domain::order::OrderStatus;
@@ -18,7 +18,7 @@ use super::carts::Carts;
 use super::command::{Command, CommandError, OrderTransition};
 use super::inventories::Inventories;
 use super::orders::OrdersHandle;
-use super::registry::Registry;
+use super::registry::{Passivate, Registry};
 
 /// How often carts are looked at. Their stock is to be back within a second of their end.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -68,6 +68,13 @@ impl SweeperHandle {
         Self { residence, parts }
     }
 
+    /// Sends it home; what it has begun is ended.
+    pub(super) fn stop(&self) {
+        if let Some((mailbox, _)) = self.residence.find(()) {
+            mailbox.tell(Passivate);
+        }
+    }
+
     /// Sees to it that there is a living one.
     pub fn ensure(&self) {
         let parts = self.parts.clone();
@@ -103,6 +110,14 @@ impl Actor for SweeperActor {
     fn started(&mut self, context: &mut Self::Context) {
         context.notify(Sweep);
         context.run_interval(PERIOD, |_, context| context.notify(Sweep));
+    }
+}
+
+impl Handler<Passivate> for SweeperActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
+        context.stop();
     }
 }
 

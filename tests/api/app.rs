@@ -1,6 +1,7 @@
 //! A server to test, and a client that talks to it. The only place that knows how a server is started.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use tokio::net::TcpStream;
 
 pub(crate) const ADMIN_EMAIL: &str = "admin@example.org";
 pub(crate) const PASSWORD: &str = "correct horse";
+/// How long an idle connection is kept: less than the server does, so that none is used while it is being closed.
+const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(2);
 
 /// A running server.
 pub(crate) struct TestApp {
@@ -50,7 +53,7 @@ impl TestApp {
         settings(&mut config);
         let app = App::build(config).await.expect("a server");
         let base = format!("http://{}", app.address());
-        let client = Client::builder().no_proxy().build().expect("a client");
+        let client = Client::builder().no_proxy().pool_idle_timeout(IDLE_CONNECTION_LIFE).build().expect("a client");
         let mut started = Self { app, folder, client, base, admin: String::new() };
         started.admin = started.sign_in(ADMIN_EMAIL, PASSWORD).await.text_at("accessToken");
         started
@@ -58,8 +61,11 @@ impl TestApp {
 
     /// Stops the server; everything that it had begun must be done.
     pub(crate) async fn stop(self) {
-        self.app.stop().await.expect("a clean end");
-        self.folder.close().expect("the folder goes");
+        let Self { app, folder, client, .. } = self;
+        // A stopping server waits for its clients' idle connections.
+        drop(client);
+        app.stop().await.expect("a clean end");
+        folder.close().expect("the folder goes");
     }
 
     pub(crate) fn ask(&self, method: Method, path: &str) -> Ask {
