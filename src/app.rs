@@ -339,7 +339,7 @@ fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::de
     let address = config.http.bind;
     let failed = |source| AppError::Listen { address, source };
     let state = web::Data::new(state);
-    let server = HttpServer::new(move || http::application(state.clone()))
+    let server = HttpServer::new(move || actix_web::App::new().configure(http::configure(state.clone())))
         .workers(config.http.workers)
         .backlog(BACKLOG)
         .shutdown_timeout(config.shutdown_limit.as_secs())
