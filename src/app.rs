@@ -27,7 +27,7 @@ use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::domain::user::EmailAddress;
-use crate::http::{self, AppState, Foundation};
+use crate::http::{self, AppState, DependencyState, Foundation};
 use crate::messaging::bus::EventBus;
 use crate::messaging::mail::{TemplateError, Templates};
 use crate::persistence::clock::Clock;
@@ -227,8 +227,7 @@ async fn serve_until(
     let handles: Arc<[ArbiterHandle]> = arbiters.iter().map(Arbiter::handle).collect();
     let draining = Arc::new(AtomicBool::new(false));
     let open = open(config.clone(), clock, handles, runtime.handle().clone(), Arc::clone(&draining));
-    let Opened { store, house, state, first_admin } =
-        runtime.spawn(open).await.map_err(|_| AppError::Died)??;
+    let Opened { store, house, state, first_admin } = runtime.spawn(open).await.map_err(|_| AppError::Died)??;
 
     let listening = listen(&config, state);
     let (address, server) = match listening {
@@ -305,7 +304,7 @@ async fn open(
             mail_captured: true,
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(Vec::new),
+        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
         draining,
     })
     .await?;
@@ -391,11 +390,9 @@ fn announce(app: &App, folder: &std::path::Path) -> io::Result<()> {
     writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {
-            Some(password) => writeln!(
-                out,
-                "  admin    {email}, password {} (shown this once)",
-                password.expose_secret()
-            )?,
+            Some(password) => {
+                writeln!(out, "  admin    {email}, password {} (shown this once)", password.expose_secret())?
+            }
             None => writeln!(out, "  admin    {email}, with the password of ADMIN_PASSWORD")?,
         }
     }
