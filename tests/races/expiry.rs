@@ -78,7 +78,8 @@ async fn a_cart_that_is_changed_lives_longer_up_to_its_maximum_age() {
     let fresh = shop.api.add(Some(&session), &item, 1).send().await.expect_status(200);
     assert_ne!(fresh.text("cartSessionId"), session, "over at once, swept or not");
     let level = Level { quantity: 99, on_hand: 100, held: 1 };
-    until("the old cart's stock is back", PATIENCE, async || (shop.api.level(&item).await == level).then_some(())).await;
+    until("the old cart's stock is back", PATIENCE, async || (shop.api.level(&item).await == level).then_some(()))
+        .await;
     shop.stop().await;
 }
 

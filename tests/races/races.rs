@@ -211,9 +211,8 @@ async fn a_removal_a_change_and_a_clearing_race() {
     for _ in 0..ROUNDS {
         let session = shop.api.cart_with(&item, 5).await;
         let path = format!("/cart/items/{}", item.product);
-        let set = |quantity: i64| {
-            shop.api.ask(Method::PUT, &path).cart(&session).json(&json!({"quantity": quantity})).send()
-        };
+        let set =
+            |quantity: i64| shop.api.ask(Method::PUT, &path).cart(&session).json(&json!({"quantity": quantity})).send();
         let (more, less) = (tokio::spawn(set(9)), tokio::spawn(set(2)));
         let removed = tokio::spawn(shop.api.remove(&session, &item).send());
         let cleared = tokio::spawn(shop.api.clear(&session).send());
