@@ -401,7 +401,10 @@ pub fn serve(config: Config) -> Result<(), AppError> {
         // Before anybody is told where it serves: who knows may send a signal at once.
         let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        announce(&app, &folder)?;
+        if let Err(error) = announce(&app, &folder) {
+            // Nobody reads standard output: no reason to end a server that serves.
+            tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
+        }
         app.run_until_stopped(signals).await
     })
 }
