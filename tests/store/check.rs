@@ -63,8 +63,9 @@ async fn broken(shop: &Shop, rules: &[&'static str]) -> Vec<(&'static str, Vec<S
 async fn expect(shop: &Shop, fault: &'static str, wanted: &[(&'static str, &[String])]) {
     shop.corrupt(fault).await;
     let rules: Vec<&'static str> = wanted.iter().map(|(rule, _)| *rule).collect();
-    let found = broken(shop, &rules).await;
-    let wanted: Vec<(&str, Vec<String>)> = wanted
+    let mut found = broken(shop, &rules).await;
+    found.sort();
+    let mut wanted: Vec<(&str, Vec<String>)> = wanted
         .iter()
         .map(|(rule, ids)| {
             let mut ids = ids.to_vec();
@@ -72,6 +73,7 @@ async fn expect(shop: &Shop, fault: &'static str, wanted: &[(&'static str, &[Str
             (*rule, ids)
         })
         .collect();
+    wanted.sort();
     assert_eq!(found, wanted, "{fault}");
 }
 
