@@ -110,8 +110,7 @@ impl Model {
         cart.lines.retain(|line| line.1 > 0);
         cart.expires_at = self.now.plus(TTL).min(cart.created_at.plus(MAX_AGE));
         let subtotal = cart.lines.iter().map(|line| line.1 * self.items[line.0].price).sum();
-        let (number, lines, expires_at) =
-            (number.unwrap_or(self.carts.len()), cart.lines.clone(), cart.expires_at);
+        let (number, lines, expires_at) = (number.unwrap_or(self.carts.len()), cart.lines.clone(), cart.expires_at);
         match self.carts.get_mut(number) {
             Some(before) => *before = cart,
             None => self.carts.push(cart),

@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use proptest::prelude::RngCore;
+use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
+use reqwest::Method;
 use storekeeper::actors::command::{CartView, Command, CommandError, OrderTransition, StockView};
 use storekeeper::actors::shop::{Buyer, CheckoutRequest, StockRequest};
 use storekeeper::domain::cart::{CartState, Lifetime, Limits};
@@ -17,8 +18,6 @@ use storekeeper::domain::order::OrderStatus;
 use storekeeper::domain::stock::{Action, Balance, Reason};
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::records;
-
-use reqwest::Method;
 
 use crate::model::{self, Model, Said, Stock};
 use crate::support::{TestShop, until};
@@ -60,10 +59,8 @@ async fn every_answer_is_the_models() {
     if let Some(seed) = number("MODEL_SEED") {
         return walk(seed, steps).await;
     }
-    let walks = SEEDS.map(|seed| tokio::spawn(walk(seed, steps)));
-    for walk in walks {
-        walk.await.expect("the walk ends");
-    }
+    let [one, two, three] = SEEDS;
+    tokio::join!(walk(one, steps), walk(two, steps), walk(three, steps));
     let end = Instant::now() + Duration::from_secs(number("SOAK_SECONDS").unwrap_or(0));
     while Instant::now() < end {
         let seed = u64::try_from(Clock::system().now().0).expect("a time after 1970");
