@@ -18,7 +18,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::{HttpServer, web};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::domain::user::EmailAddress;
-use crate::http::{self, AppState, Foundation};
+use crate::http::{self, AppState, DependencyState, Foundation};
 use crate::messaging::bus::EventBus;
 use crate::messaging::mail::{TemplateError, Templates};
 use crate::persistence::clock::Clock;
@@ -110,12 +110,20 @@ impl App {
     /// # Errors
     /// [`AppError`]; nothing runs then.
     pub async fn build(config: Config) -> Result<Self, AppError> {
+        Self::build_at(config, Clock::system()).await
+    }
+
+    /// Starts a server whose time is `clock`: for tests, in which time passes when they say so.
+    ///
+    /// # Errors
+    /// As of [`build`](Self::build).
+    pub async fn build_at(config: Config, clock: Clock) -> Result<Self, AppError> {
         let stop = CancellationToken::new();
         let (started_to, started) = oneshot::channel();
         let (ended_to, ended) = oneshot::channel();
         let told = stop.clone();
         thread::Builder::new().name("storekeeper".to_owned()).spawn(move || {
-            let outcome = run(config, told, started_to);
+            let outcome = run(config, clock, told, started_to);
             drop(ended_to.send(outcome));
         })?;
         match started.await {
@@ -166,39 +174,66 @@ impl App {
         self.ended.await.unwrap_or(Err(AppError::Died))
     }
 
-    /// Runs until the process is told to end (SIGTERM, SIGINT), then stops. A second signal ends it at once.
+    /// Runs until the process is told to end, then stops. A second signal ends it at once.
     ///
     /// # Errors
     /// As of [`stop`](Self::stop).
-    pub async fn run_until_stopped(mut self) -> Result<(), AppError> {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    pub async fn run_until_stopped(mut self, mut signals: Signals) -> Result<(), AppError> {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = signals.next() => {}
             ended = &mut self.ended => return ended.unwrap_or(Err(AppError::Died)),
         }
         tracing::info!("stopping; a second signal ends at once");
         self.stop.cancel();
         tokio::select! {
             ended = &mut self.ended => ended.unwrap_or(Err(AppError::Died)),
-            _ = terminate.recv() => Err(AppError::Died),
-            _ = interrupt.recv() => Err(AppError::Died),
+            () = signals.next() => Err(AppError::Died),
+        }
+    }
+}
+
+/// The signals that tell the process to end: SIGTERM and SIGINT. From its making on they no longer end it by
+/// themselves.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Watches for them.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    pub fn watch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
 
 /// The thread of the server: from the runtime to its end.
-fn run(config: Config, stop: CancellationToken, started: oneshot::Sender<Started>) -> Result<(), AppError> {
+fn run(
+    config: Config,
+    clock: Clock,
+    stop: CancellationToken,
+    started: oneshot::Sender<Started>,
+) -> Result<(), AppError> {
     let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().enable_all().build()?);
     let system = System::with_tokio_rt({
         let runtime = Arc::clone(&runtime);
         move || runtime
     });
-    system.block_on(serve_until(config, stop, started, runtime))
+    system.block_on(serve_until(config, clock, stop, started, runtime))
 }
 
 async fn serve_until(
     config: Config,
+    clock: Clock,
     stop: CancellationToken,
     started: oneshot::Sender<Started>,
     runtime: Arc<Runtime>,
@@ -212,7 +247,7 @@ async fn serve_until(
         .collect::<io::Result<_>>()?;
     let handles: Arc<[ArbiterHandle]> = arbiters.iter().map(Arbiter::handle).collect();
     let draining = Arc::new(AtomicBool::new(false));
-    let open = open(config.clone(), handles, runtime.handle().clone(), Arc::clone(&draining));
+    let open = open(config.clone(), clock, handles, runtime.handle().clone(), Arc::clone(&draining));
     let Opened { store, house, state, first_admin } = runtime.spawn(open).await.map_err(|_| AppError::Died)??;
 
     let listening = listen(&config, state);
@@ -258,11 +293,11 @@ struct Opened {
 /// Opens database, actors and what the HTTP side needs. Runs on the one runtime.
 async fn open(
     config: Config,
+    clock: Clock,
     arbiters: Arc<[ArbiterHandle]>,
     runtime: tokio::runtime::Handle,
     draining: Arc<AtomicBool>,
 ) -> Result<Opened, AppError> {
-    let clock = Clock::system();
     let options = SqliteOptions { folder: config.store.folder.clone(), readers: READERS };
     let store: SharedStore = Arc::new(SqliteStore::open(options, clock.clone()).await?);
     let first_admin = make_first_admin(&config, &store, &clock).await?;
@@ -290,7 +325,7 @@ async fn open(
             mail_captured: true,
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(Vec::new),
+        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
         draining,
     })
     .await?;
@@ -363,9 +398,14 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     waiting.block_on(async {
         let folder = config.store.folder.clone();
+        // Before anybody is told where it serves: who knows may send a signal at once.
+        let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        announce(&app, &folder)?;
-        app.run_until_stopped().await
+        if let Err(error) = announce(&app, &folder) {
+            // Nobody reads standard output: no reason to end a server that serves.
+            tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
+        }
+        app.run_until_stopped(signals).await
     })
 }
 

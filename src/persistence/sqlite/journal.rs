@@ -18,7 +18,7 @@ use crate::domain::order::OrderStatus;
 use crate::domain::stock::Balance;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::entry::{Committed, ConsumedMessage, Work};
-use crate::persistence::plan::{InventoryRow, Needs, Plan, SessionRow, Snapshot};
+use crate::persistence::plan::{HoldKey, InventoryRow, Needs, Plan, SessionRow, Snapshot};
 use crate::persistence::records::IdempotencyKey;
 use crate::persistence::{CommitError, Journal, StoreError};
 
@@ -32,7 +32,11 @@ impl Journal for SqliteStore {
         let snapshot = read(&mut transaction, &Needs::of(works), self.clock.now()).await.map_err(not_committed)?;
         let plan = Plan::of(works, snapshot);
         if plan.is_empty() {
-            return Ok(plan.into_committed());
+            // Handed in again after it was committed, nothing of it fits: just because it was done.
+            return match is_committed(&mut transaction, batch).await.map_err(not_committed)? {
+                true => Err(CommitError::AlreadyCommitted),
+                false => Ok(plan.into_committed()),
+            };
         }
         match write(&mut transaction, batch, &plan).await {
             Ok(()) => {}
@@ -47,6 +51,11 @@ impl Journal for SqliteStore {
             Err(error) => Err(CommitError::NotCommitted(error)),
         }
     }
+}
+
+async fn is_committed(connection: &mut SqliteConnection, batch: Uuid) -> Result<bool, StoreError> {
+    let known = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM journal_batches WHERE id = $1)");
+    known.bind(batch).fetch_one(connection).await.map_err(store_error)
 }
 
 fn not_committed(error: StoreError) -> CommitError {
@@ -213,7 +222,7 @@ fn order_row(row: &SqliteRow) -> Result<(OrderId, OrderStatus), StoreError> {
     Ok((OrderId(column(row, 0)?), status))
 }
 
-fn hold_row(row: &SqliteRow) -> Result<((CartKey, i64), (HoldState, i64)), StoreError> {
+fn hold_row(row: &SqliteRow) -> Result<(HoldKey, (HoldState, i64)), StoreError> {
     let state = HoldState::from_name(column(row, 2)?).ok_or_else(|| corrupt("the state of a hold"))?;
     Ok(((CartKey(column(row, 0)?), column(row, 1)?), (state, column(row, 3)?)))
 }
