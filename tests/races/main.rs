@@ -9,6 +9,7 @@ mod consumers;
 mod expiry;
 mod idempotency;
 mod model;
+mod other_node;
 mod oversell;
 #[cfg(feature = "fault-injection")]
 mod panics;
