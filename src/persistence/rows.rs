@@ -1,6 +1,8 @@
 //! Rows as the databases give them, and how each becomes what the layers above know. Shared by the stores: a row
 //! has the same columns in both databases.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use crate::domain::cart::{Cart, CartLine, CartState, HoldState};
@@ -15,9 +17,10 @@ use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
 
 use super::StoreError;
+use super::cursor::Cursor;
 use super::records::{
-    Account, DeadLetter, Email, EmailStatus, Inventory, KeptCart, Movement, NewEmail, Order, OrderedLine, OutboxEvent,
-    Profile, Remembered, StoredResponse,
+    Account, CODE_TRIES_MAX, DeadLetter, Email, EmailStatus, Inventory, KeptCart, Listed, Movement, NewEmail,
+    NewRefreshToken, Order, OrderedLine, OutboxEvent, Profile, Remembered, StoredResponse,
 };
 
 /// A kept name that must be one of those the program knows.
@@ -28,6 +31,18 @@ fn named<T>(what: &'static str, name: &str, from_name: fn(&str) -> Option<T>) ->
 /// A kept hash, key or secret that must have its length.
 pub(super) fn sized<const LENGTH: usize>(what: &'static str, bytes: Vec<u8>) -> Result<[u8; LENGTH], StoreError> {
     <[u8; LENGTH]>::try_from(bytes).map_err(|bytes| StoreError::Corrupt(format!("{what} of {} bytes", bytes.len())))
+}
+
+/// Whether a row came that is not what the program expects.
+pub(super) fn is_undecodable(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::TypeNotFound { .. }
+    )
 }
 
 #[derive(sqlx::FromRow)]
@@ -57,6 +72,61 @@ impl TryFrom<AccountRow> for Account {
             password_hash: row.password_hash,
             created_at: Timestamp(row.created_at),
         })
+    }
+}
+
+/// A mailed code as it is kept.
+#[derive(sqlx::FromRow)]
+pub(super) struct CodeRow {
+    hash: Vec<u8>,
+    wrong_tries: i64,
+    expires_at: i64,
+}
+
+impl CodeRow {
+    /// Whether the code may still be tried at `now`, however that ends.
+    pub(super) fn is_alive(&self, now: Timestamp) -> bool {
+        self.expires_at > now.0 && self.wrong_tries < CODE_TRIES_MAX
+    }
+
+    /// Whether it is the code of that hash.
+    pub(super) fn is(&self, hash: &[u8; 32]) -> bool {
+        self.hash == hash
+    }
+}
+
+/// A refresh token as it is kept.
+#[derive(sqlx::FromRow)]
+pub(super) struct RefreshTokenRow {
+    /// All tokens of one sign-in.
+    pub(super) family: Uuid,
+    user_id: Uuid,
+    expires_at: i64,
+    spent_at: Option<i64>,
+    ended_at: Option<i64>,
+}
+
+/// What is to happen when a refresh token is shown.
+pub(super) enum TokenUse {
+    /// It is exchanged for this successor.
+    Exchange(NewRefreshToken),
+    /// It was exchanged before, so one of the two who have it stole it: its family ends.
+    EndFamily,
+    /// It is good for nothing.
+    Refuse,
+}
+
+impl RefreshTokenRow {
+    /// What is to happen when the token is shown at `now`, to be exchanged for `successor`.
+    pub(super) fn shown(&self, successor: &[u8; 32], now: Timestamp, expires_at: Timestamp) -> TokenUse {
+        if self.spent_at.is_some() {
+            return TokenUse::EndFamily;
+        }
+        if self.ended_at.is_some() || self.expires_at <= now.0 {
+            return TokenUse::Refuse;
+        }
+        let (family, user) = (self.family, UserId(self.user_id));
+        TokenUse::Exchange(NewRefreshToken { hash: *successor, family, user, created_at: now, expires_at })
     }
 }
 
@@ -149,7 +219,7 @@ impl From<InventoryRow> for Inventory {
 pub(super) struct MovementRow {
     id: Uuid,
     /// The row before it in the same inventory's chain.
-    pub(super) previous: Option<Uuid>,
+    previous: Option<Uuid>,
     seq: i64,
     reason: String,
     action: String,
@@ -193,6 +263,13 @@ impl TryFrom<MovementRow> for Movement {
             at: Timestamp(row.at),
         })
     }
+}
+
+/// A page of a ledger that was walked from row to row; the next page starts at the row that the last one points to.
+pub(super) fn ledger_page(list: &str, rows: Vec<MovementRow>) -> Result<Listed<Movement>, StoreError> {
+    let next = rows.last().and_then(|last| last.previous).map(|next| Cursor::behind(list, (), next).encode());
+    let rows = rows.into_iter().map(Movement::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(Listed { rows, next: next.transpose()? })
 }
 
 /// A cart session beside one of its lines, or beside none when it has none.
@@ -303,8 +380,7 @@ impl TryFrom<OrderRow> for Order {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct OrderItemRow {
-    /// The order it is of.
-    pub(super) order_id: Uuid,
+    order_id: Uuid,
     product_id: Uuid,
     inventory_id: Uuid,
     name: String,
@@ -330,6 +406,17 @@ impl From<OrderItemRow> for OrderedLine {
     }
 }
 
+/// Gives orders their lines, which stand in the lines' own order.
+pub(super) fn add_lines(orders: &mut [Order], rows: Vec<OrderItemRow>) {
+    let mut lines: HashMap<Uuid, Vec<OrderedLine>> = HashMap::with_capacity(orders.len());
+    for row in rows {
+        lines.entry(row.order_id).or_default().push(OrderedLine::from(row));
+    }
+    for order in orders {
+        order.lines = lines.remove(&order.id.0).unwrap_or_default();
+    }
+}
+
 #[derive(sqlx::FromRow)]
 pub(super) struct RememberedRow {
     fingerprint: Vec<u8>,
@@ -350,7 +437,11 @@ impl TryFrom<RememberedRow> for Remembered {
     }
 }
 
-/// Headers are kept as a JSON array of pairs.
+/// Headers as they are kept: a JSON array of pairs.
+pub(super) fn headers_to_text(headers: &[(String, String)]) -> String {
+    serde_json::Value::from_iter(headers.iter().map(|(name, value)| [name.as_str(), value])).to_string()
+}
+
 fn headers_from_text(text: &str) -> Result<Vec<(String, String)>, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("stored headers: {error}")))
 }
