@@ -27,7 +27,7 @@ use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::domain::user::EmailAddress;
-use crate::http::{self, AppState, Foundation};
+use crate::http::{self, AppState, DependencyState, Foundation};
 use crate::messaging::bus::EventBus;
 use crate::messaging::mail::{TemplateError, Templates};
 use crate::persistence::clock::Clock;
@@ -110,12 +110,20 @@ impl App {
     /// # Errors
     /// [`AppError`]; nothing runs then.
     pub async fn build(config: Config) -> Result<Self, AppError> {
+        Self::build_at(config, Clock::system()).await
+    }
+
+    /// Starts a server whose time is `clock`: for tests, in which time passes when they say so.
+    ///
+    /// # Errors
+    /// As of [`build`](Self::build).
+    pub async fn build_at(config: Config, clock: Clock) -> Result<Self, AppError> {
         let stop = CancellationToken::new();
         let (started_to, started) = oneshot::channel();
         let (ended_to, ended) = oneshot::channel();
         let told = stop.clone();
         thread::Builder::new().name("storekeeper".to_owned()).spawn(move || {
-            let outcome = run(config, told, started_to);
+            let outcome = run(config, clock, told, started_to);
             drop(ended_to.send(outcome));
         })?;
         match started.await {
@@ -188,17 +196,23 @@ impl App {
 }
 
 /// The thread of the server: from the runtime to its end.
-fn run(config: Config, stop: CancellationToken, started: oneshot::Sender<Started>) -> Result<(), AppError> {
+fn run(
+    config: Config,
+    clock: Clock,
+    stop: CancellationToken,
+    started: oneshot::Sender<Started>,
+) -> Result<(), AppError> {
     let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().enable_all().build()?);
     let system = System::with_tokio_rt({
         let runtime = Arc::clone(&runtime);
         move || runtime
     });
-    system.block_on(serve_until(config, stop, started, runtime))
+    system.block_on(serve_until(config, clock, stop, started, runtime))
 }
 
 async fn serve_until(
     config: Config,
+    clock: Clock,
     stop: CancellationToken,
     started: oneshot::Sender<Started>,
     runtime: Arc<Runtime>,
@@ -212,9 +226,8 @@ async fn serve_until(
         .collect::<io::Result<_>>()?;
     let handles: Arc<[ArbiterHandle]> = arbiters.iter().map(Arbiter::handle).collect();
     let draining = Arc::new(AtomicBool::new(false));
-    let open = open(config.clone(), handles, runtime.handle().clone(), Arc::clone(&draining));
-    let Opened { store, house, state, first_admin } =
-        runtime.spawn(open).await.map_err(|_| AppError::Died)??;
+    let open = open(config.clone(), clock, handles, runtime.handle().clone(), Arc::clone(&draining));
+    let Opened { store, house, state, first_admin } = runtime.spawn(open).await.map_err(|_| AppError::Died)??;
 
     let listening = listen(&config, state);
     let (address, server) = match listening {
@@ -259,11 +272,11 @@ struct Opened {
 /// Opens database, actors and what the HTTP side needs. Runs on the one runtime.
 async fn open(
     config: Config,
+    clock: Clock,
     arbiters: Arc<[ArbiterHandle]>,
     runtime: tokio::runtime::Handle,
     draining: Arc<AtomicBool>,
 ) -> Result<Opened, AppError> {
-    let clock = Clock::system();
     let options = SqliteOptions { folder: config.store.folder.clone(), readers: READERS };
     let store: SharedStore = Arc::new(SqliteStore::open(options, clock.clone()).await?);
     let first_admin = make_first_admin(&config, &store, &clock).await?;
@@ -291,7 +304,7 @@ async fn open(
             mail_captured: true,
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(Vec::new),
+        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
         draining,
     })
     .await?;
@@ -325,7 +338,7 @@ fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::de
     let address = config.http.bind;
     let failed = |source| AppError::Listen { address, source };
     let state = web::Data::new(state);
-    let server = HttpServer::new(move || http::application(state.clone()))
+    let server = HttpServer::new(move || actix_web::App::new().configure(http::configure(state.clone())))
         .workers(config.http.workers)
         .backlog(BACKLOG)
         .shutdown_timeout(config.shutdown_limit.as_secs())
@@ -377,11 +390,9 @@ fn announce(app: &App, folder: &std::path::Path) -> io::Result<()> {
     writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {
-            Some(password) => writeln!(
-                out,
-                "  admin    {email}, password {} (shown this once)",
-                password.expose_secret()
-            )?,
+            Some(password) => {
+                writeln!(out, "  admin    {email}, password {} (shown this once)", password.expose_secret())?
+            }
             None => writeln!(out, "  admin    {email}, with the password of ADMIN_PASSWORD")?,
         }
     }

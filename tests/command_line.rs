@@ -2,8 +2,10 @@
 
 #![expect(clippy::expect_used, reason = "a test fails where it stands")]
 
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -29,10 +31,15 @@ impl Shell {
         Self { settings: settings.to_vec(), ..Self::new() }
     }
 
-    fn run(&self, arguments: &str) -> Output {
+    fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_storekeeper"));
         command.args(arguments.split_whitespace()).current_dir(&self.folder).env_clear();
-        command.envs(self.settings.iter().copied()).output().expect("the program runs")
+        command.envs(self.settings.iter().copied());
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().expect("the program runs")
     }
 
     /// Runs a command that must exit with `code`; gives what it printed, faults included.
@@ -45,6 +52,16 @@ impl Shell {
 
     fn data(&self) -> std::path::PathBuf {
         self.folder.path().join("data")
+    }
+}
+
+/// A process that does not outlive its test.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -120,6 +137,32 @@ async fn an_administrator_can_be_made_with_or_without_a_password() {
         assert!(store.profile_of(account.id).await.expect("an answer").is_some());
     }
     store.close().await;
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_stops_in_order() {
+    let shell = Shell::with(&[("BIND", "127.0.0.1:0")]);
+    let server = shell.command("").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut server = Ending(server);
+    let mut output = BufReader::new(server.0.stdout.take().expect("its output"));
+    let mut said = String::new();
+    while !said.contains("  admin ") {
+        assert_ne!(output.read_line(&mut said).expect("a line"), 0, "it ended: {said}");
+    }
+    assert!(said.contains("serves at http://127.0.0.1:") && said.contains("admin@localhost, password "), "{said}");
+    let told = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().expect("kill runs");
+    assert!(told.success());
+    output.read_to_string(&mut said).expect("the rest");
+    assert_eq!(server.0.wait().expect("its end").code(), Some(0), "{said}");
+    assert!(shell.expect(0, "check").ends_with("rules hold.\n"));
+}
+
+#[test]
+fn an_address_that_is_taken_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address: &'static str = taken.local_addr().expect("its address").to_string().leak();
+    let said = Shell::with(&[("BIND", address)]).expect(3, "serve");
+    assert!(said.contains(&format!("can not listen at {address}: ")), "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ CREATE TABLE users (
     password_hash TEXT NOT NULL,
     created_at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX users_admins ON users (status) WHERE role = 'ADMIN';
 
 CREATE TABLE profiles (
     id         BLOB NOT NULL PRIMARY KEY,

@@ -257,12 +257,17 @@ async fn write(
         Some(inventory) if takes > 0 => parts.inventories.change(inventory, entry, takes, deadline).await,
         _ => parts.journal.write(entry, None, deadline).await,
     };
-    written.map_err(|error| match error {
+    written.map_err(|error| if is_stale(&error) { Failed::Stale } else { Failed::Said(error.into()) })
+}
+
+/// Whether the session was not as it was seen.
+pub(super) fn is_stale(error: &JournalError) -> bool {
+    matches!(
+        error,
         JournalError::Refused(
-            Refusal::SessionChanged | Refusal::SessionTime | Refusal::HoldChanged | Refusal::AlreadyOrdered,
-        ) => Failed::Stale,
-        other => Failed::Said(other.into()),
-    })
+            Refusal::SessionChanged | Refusal::SessionTime | Refusal::HoldChanged | Refusal::AlreadyOrdered
+        )
+    )
 }
 
 /// Runs one try after another until the cart was as it was seen. A try gives the answer and the session as it is

@@ -9,7 +9,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::domain::cart::{Cart, CartState};
-use crate::domain::ids::{EventId, MovementId, OrderId, UserId};
+use crate::domain::ids::{EventId, MovementId, OrderId, ProductId, UserId};
 use crate::domain::order::{OrderLine, OrderStatus, Totals};
 use crate::domain::stock::Move;
 use crate::domain::timestamp::Timestamp;
@@ -21,7 +21,7 @@ use crate::persistence::entry::{Applied, Entry, NewEvent, NewMovement, OrderChan
 use crate::persistence::records::{Order, OrderedLine};
 
 use super::cart::{Became, NotClaimed};
-use super::cart_change::{ending, remember};
+use super::cart_change::{ending, is_stale, remember};
 use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CheckedOut, Command, CommandError, OrderTransition};
@@ -90,9 +90,7 @@ pub(super) async fn checkout(
                 drop(claim.ended.send(Became::Unchanged));
             }
             // Somebody else was at the cart. Dropping the claim makes it ask the database; then again.
-            Err(JournalError::Refused(
-                Refusal::SessionChanged | Refusal::SessionTime | Refusal::HoldChanged | Refusal::AlreadyOrdered,
-            )) => {}
+            Err(error) if is_stale(&error) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -113,7 +111,7 @@ async fn price(
     parts: &CheckoutParts,
     cart: &Cart,
     request: &CheckoutRequest,
-) -> Result<(Order, Vec<(crate::domain::ids::ProductId, i64)>), CommandError> {
+) -> Result<(Order, Vec<(ProductId, i64)>), CommandError> {
     let mut lines = Vec::with_capacity(cart.lines.len());
     let mut versions = Vec::with_capacity(cart.lines.len());
     for line in &cart.lines {
@@ -161,7 +159,7 @@ async fn price(
 fn placing(
     cart: &Cart,
     order: &Arc<Order>,
-    versions: Vec<(crate::domain::ids::ProductId, i64)>,
+    versions: Vec<(ProductId, i64)>,
     command: &Command<Order>,
 ) -> Result<Entry, CommandError> {
     let mut entry = ending(cart, CartState::Ordered, &command.actor);

@@ -92,7 +92,7 @@ pub struct InventoryParts {
 
 /// What waits until the balance is known.
 enum Waiting {
-    Change(Posted<ChangeStock>),
+    Change(Box<Posted<ChangeStock>>),
     Read(Posted<ReadStock>),
 }
 
@@ -255,7 +255,7 @@ impl Handler<Posted<ChangeStock>> for InventoryActor {
 
     fn handle(&mut self, posted: Posted<ChangeStock>, context: &mut Self::Context) {
         if self.loading || self.known.is_none() {
-            self.waiting.push_back(Waiting::Change(posted));
+            self.waiting.push_back(Waiting::Change(Box::new(posted)));
             self.load(context);
         } else {
             self.change(posted.message);

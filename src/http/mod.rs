@@ -30,8 +30,9 @@ mod users;
 
 use std::str::FromStr;
 
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
-use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
+use actix_web::{App, Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
 
 pub use health::DependencyState;
 pub use secrets::{KeyError, NoRandomness};
@@ -42,6 +43,13 @@ use state::State;
 
 /// What a handler comes to.
 type Answer = Result<HttpResponse, Problem>;
+
+/// The application that each HTTP worker serves.
+pub fn application(
+    state: web::Data<AppState>,
+) -> App<impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse, Error = Error, InitError = ()>> {
+    App::new().configure(configure(state))
+}
 
 /// Puts all routes into an application, each at its path and under `/api`, the prefix of the original system's
 /// gateway.

@@ -22,12 +22,15 @@ use super::entry::{
 };
 use super::records::{IdempotencyKey, NewEmail, Order, StoredResponse};
 
+/// A line: its cart, and its number there.
+pub(super) type HoldKey = (CartKey, i64);
+
 /// The rows that a batch is about, each kind in the order of its keys: the order in which they are to be locked.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     pub(super) sessions: BTreeSet<CartKey>,
     pub(super) orders: BTreeSet<OrderId>,
-    pub(super) holds: BTreeSet<(CartKey, i64)>,
+    pub(super) holds: BTreeSet<HoldKey>,
     pub(super) inventories: BTreeSet<InventoryId>,
     pub(super) products: BTreeSet<ProductId>,
     pub(super) keys: Vec<IdempotencyKey>,
@@ -89,7 +92,7 @@ pub(super) struct InventoryRow {
 pub(super) struct Snapshot {
     pub(super) sessions: HashMap<CartKey, SessionRow>,
     pub(super) orders: HashMap<OrderId, OrderStatus>,
-    pub(super) holds: HashMap<(CartKey, i64), (HoldState, i64)>,
+    pub(super) holds: HashMap<HoldKey, (HoldState, i64)>,
     pub(super) inventories: HashMap<InventoryId, InventoryRow>,
     pub(super) products: HashMap<ProductId, i64>,
     pub(super) keys: HashSet<IdempotencyKey>,

@@ -13,7 +13,9 @@ use uuid::Uuid;
 
 use crate::shop::{Shop, page};
 
-const ALL: ProductFilter = ProductFilter { text: None, status: None, sort: ProductSort::Name, descending: false };
+/// Every product, by name.
+pub(crate) const ALL: ProductFilter =
+    ProductFilter { text: None, status: None, sort: ProductSort::Name, descending: false };
 
 /// The SKUs of all pages of a list, and how many pages there were.
 async fn skus(shop: &Shop, filter: &ProductFilter, limit: u32) -> (Vec<String>, usize) {

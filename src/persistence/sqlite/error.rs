@@ -3,7 +3,7 @@
 //! SQLite tells a violated `CHECK` by its name, but a violated `UNIQUE` only by its columns; [`UNIQUE_RULES`] gives
 //! those their names back, the same names that PostgreSQL tells by itself.
 
-use sqlx::error::{DatabaseError, ErrorKind};
+use sqlx::error::DatabaseError;
 
 use crate::persistence::StoreError;
 use crate::persistence::rows::is_undecodable;
@@ -67,14 +67,11 @@ pub(super) fn commit_error(error: sqlx::Error) -> StoreError {
 /// The name of the rule that was violated, when it was one.
 fn violated_rule(error: &dyn DatabaseError) -> Option<String> {
     let (_, what) = error.message().split_once(" constraint failed: ")?;
-    match error.kind() {
-        ErrorKind::CheckViolation => Some(what.to_owned()),
-        ErrorKind::UniqueViolation => {
-            let known = UNIQUE_RULES.iter().find(|(columns, _)| *columns == what);
-            Some(known.map_or(what, |(_, rule)| rule).to_owned())
-        }
-        _ => None,
+    if error.is_check_violation() {
+        return Some(what.to_owned());
     }
+    let named = UNIQUE_RULES.iter().find(|(columns, _)| *columns == what).map(|(_, rule)| *rule);
+    error.is_unique_violation().then(|| named.unwrap_or(what).to_owned())
 }
 
 /// The primary result code within the extended one.
@@ -84,10 +81,92 @@ fn primary_code(error: &dyn DatabaseError) -> Option<i32> {
 
 /// Whether a later try may do better.
 fn is_passing(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(answer) => primary_code(answer.as_ref())
-            .is_some_and(|code| [BUSY, LOCKED, INPUT_OUTPUT, FULL, CAN_NOT_OPEN].contains(&code)),
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        _ => false,
+    let busy_or_full = error
+        .as_database_error()
+        .and_then(primary_code)
+        .is_some_and(|code| [BUSY, LOCKED, INPUT_OUTPUT, FULL, CAN_NOT_OPEN].contains(&code));
+    let unreachable = matches!(
+        error,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
+    );
+    busy_or_full || unreachable
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sqlx::{AssertSqlSafe, ConnectOptions};
+
+    use super::*;
+
+    const SCHEMA: &str = include_str!("../../../migrations/sqlite/0001_shop.sql");
+
+    async fn with_schema() -> SqliteConnection {
+        let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await.expect("a database");
+        sqlx::raw_sql(SCHEMA).execute(&mut connection).await.expect("the schema");
+        connection
+    }
+
+    async fn texts(connection: &mut SqliteConnection, query: String) -> Vec<String> {
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(connection).await.expect("a list")
+    }
+
+    /// The columns of each unique rule of the schema, as SQLite tells them.
+    async fn unique_columns(connection: &mut SqliteConnection) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for table in texts(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'".to_owned()).await {
+            let indexes = format!("SELECT name FROM pragma_index_list('{table}') WHERE \"unique\" = 1");
+            for index in texts(connection, indexes).await {
+                let columns = format!("SELECT '{table}.' || name FROM pragma_index_info('{index}') ORDER BY seqno");
+                found.insert(texts(connection, columns).await.join(", "));
+            }
+            let key = format!("SELECT '{table}.' || name FROM pragma_table_info('{table}') WHERE pk > 0 ORDER BY pk");
+            found.insert(texts(connection, key).await.join(", "));
+        }
+        found.retain(|columns| !columns.is_empty());
+        found
+    }
+
+    #[tokio::test]
+    async fn every_unique_rule_of_the_schema_has_a_name() {
+        let in_schema = unique_columns(&mut with_schema().await).await;
+        let named: BTreeSet<String> = UNIQUE_RULES.iter().map(|(columns, _)| (*columns).to_owned()).collect();
+        assert_eq!(in_schema, named);
+        for (columns, rule) in UNIQUE_RULES {
+            let table = columns.split_once('.').map_or("", |(table, _)| table);
+            let own_name = SCHEMA.contains(&format!("CONSTRAINT {rule} UNIQUE"))
+                || SCHEMA.contains(&format!("CONSTRAINT {rule} PRIMARY KEY"));
+            assert!(own_name || rule == format!("{table}_pkey"), "{rule} is not in the schema");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_violated_rule_is_told_by_its_name() {
+        let mut connection = with_schema().await;
+        let mail = "INSERT INTO consumed_messages VALUES ('q', 'm', 1)";
+        sqlx::query(mail).execute(&mut connection).await.expect("a row");
+        let wrong_state = "INSERT INTO cart_sessions VALUES (x'01', x'02', 'gone', 1, 1, 1)";
+        let oversold = "INSERT INTO inventories VALUES (x'01', x'02', 's', 1, 2, 1, x'03', 1)";
+        for (statement, rule) in [
+            (mail, "consumed_messages_once"),
+            (wrong_state, "cart_sessions_state"),
+            (oversold, "inventories_never_oversold"),
+        ] {
+            let error = sqlx::query(statement).execute(&mut connection).await.expect_err("refused");
+            assert!(matches!(store_error(error), StoreError::Constraint(told) if told == rule), "{rule}");
+        }
+        let without = "INSERT INTO consumed_messages (queue, message_id) VALUES ('q', 'n')";
+        let error = sqlx::query(without).execute(&mut connection).await.expect_err("refused");
+        assert!(matches!(store_error(error), StoreError::Failed(_)));
+        let error = sqlx::query_scalar::<_, i64>("SELECT 'text'").fetch_one(&mut connection).await.expect_err("text");
+        assert!(matches!(store_error(error), StoreError::Corrupt(_)));
+    }
+
+    #[test]
+    fn a_commit_that_was_not_confirmed_is_unknown() {
+        assert!(matches!(commit_error(sqlx::Error::WorkerCrashed), StoreError::Unknown(_)));
+        assert!(matches!(store_error(sqlx::Error::WorkerCrashed), StoreError::Unavailable(_)));
     }
 }

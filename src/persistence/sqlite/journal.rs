@@ -18,7 +18,7 @@ use crate::domain::order::OrderStatus;
 use crate::domain::stock::Balance;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::entry::{Committed, ConsumedMessage, Work};
-use crate::persistence::plan::{InventoryRow, Needs, Plan, SessionRow, Snapshot};
+use crate::persistence::plan::{HoldKey, InventoryRow, Needs, Plan, SessionRow, Snapshot};
 use crate::persistence::records::IdempotencyKey;
 use crate::persistence::rows::headers_to_text;
 use crate::persistence::{CommitError, Journal, StoreError};
@@ -214,7 +214,7 @@ fn order_row(row: &SqliteRow) -> Result<(OrderId, OrderStatus), StoreError> {
     Ok((OrderId(column(row, 0)?), status))
 }
 
-fn hold_row(row: &SqliteRow) -> Result<((CartKey, i64), (HoldState, i64)), StoreError> {
+fn hold_row(row: &SqliteRow) -> Result<(HoldKey, (HoldState, i64)), StoreError> {
     let state = HoldState::from_name(column(row, 2)?).ok_or_else(|| corrupt("the state of a hold"))?;
     Ok(((CartKey(column(row, 0)?), column(row, 1)?), (state, column(row, 3)?)))
 }

@@ -134,3 +134,117 @@ impl DerefMut for WriteTransaction<'_> {
         &mut self.connection
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    async fn writer() -> (Writer, TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        let options = SqliteConnectOptions::new().filename(file).create_if_missing(true).pragma("synchronous", "OFF");
+        let mut connection = options.connect().await.expect("a connection");
+        execute(&mut connection, "CREATE TABLE notes (text TEXT)").await.expect("a table");
+        (Writer::new(connection, options, Duration::from_secs(2)), folder)
+    }
+
+    async fn notes(transaction: &mut WriteTransaction<'_>) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&mut **transaction).await.expect("a count")
+    }
+
+    async fn note(writer: &Writer) -> Result<(), StoreError> {
+        let mut transaction = writer.begin().await?;
+        execute(&mut transaction, "INSERT INTO notes VALUES ('n')").await.map_err(store_error)?;
+        transaction.commit().await
+    }
+
+    #[tokio::test]
+    async fn a_dropped_transaction_leaves_nothing() {
+        let (writer, _folder) = writer().await;
+        let mut transaction = writer.begin().await.expect("a turn");
+        execute(&mut transaction, "INSERT INTO notes VALUES ('n')").await.expect("a row");
+        drop(transaction);
+        assert_eq!(notes(&mut writer.begin().await.expect("a turn")).await, 0);
+        note(&writer).await.expect("a commit");
+        assert_eq!(notes(&mut writer.begin().await.expect("a turn")).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_write_dropped_at_any_point_is_whole_or_not_there() {
+        let (writer, _folder) = writer().await;
+        let mut before = 0;
+        for polls in 0..200 {
+            {
+                let mut dropped = pin!(note(&writer));
+                let mut context = Context::from_waker(Waker::noop());
+                for _ in 0..polls {
+                    if dropped.as_mut().poll(&mut context).is_ready() {
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+            }
+            let after = notes(&mut writer.begin().await.expect("a turn")).await;
+            assert!((before..=before + 1).contains(&after), "{before} and then {after} after {polls} polls");
+            note(&writer).await.expect("the next one is not disturbed");
+            before = after + 1;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_sqlite_rolled_back_by_itself_does_not_disturb_the_next() {
+        let (writer, _folder) = writer().await;
+        let mut transaction = writer.begin().await.expect("a turn");
+        execute(&mut transaction, "ROLLBACK").await.expect("as after an error of the disk");
+        assert!(transaction.commit().await.is_err(), "there is nothing to commit");
+        note(&writer).await.expect("a commit");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_overcome() {
+        let (writer, _folder) = writer().await;
+        let mut transaction = writer.begin().await.expect("a turn");
+        execute(&mut transaction, "PRAGMA max_page_count = 3").await.expect("a limit");
+        let large = "INSERT INTO notes VALUES (hex(zeroblob(100000)))";
+        let error = execute(&mut transaction, large).await.expect_err("no room");
+        assert!(matches!(store_error(error), StoreError::Unavailable(_)));
+        drop(transaction);
+        let mut transaction = writer.begin().await.expect("a turn");
+        execute(&mut transaction, "PRAGMA max_page_count = 1000").await.expect("a limit");
+        execute(&mut transaction, large).await.expect("room");
+        transaction.commit().await.expect("a commit");
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_no_use_is_replaced() {
+        let (writer, _folder) = writer().await;
+        let mut seat = writer.seat.lock().await;
+        let connection = seat.as_mut().expect("a connection");
+        execute(connection, "BEGIN").await.expect("a transaction that nobody knows of");
+        drop(seat);
+        note(&writer).await.expect("a commit on another connection");
+        assert_eq!(notes(&mut writer.begin().await.expect("a turn")).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_does_not_come_is_not_waited_for() {
+        let (writer, _folder) = writer().await;
+        let held = writer.begin().await.expect("a turn");
+        assert!(matches!(writer.begin().await, Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))));
+        drop(held);
+        note(&writer).await.expect("a commit");
+    }
+
+    #[tokio::test]
+    async fn nobody_begins_after_the_end() {
+        let (writer, _folder) = writer().await;
+        writer.close().await;
+        assert!(matches!(writer.begin().await, Err(StoreError::Unavailable(sqlx::Error::PoolClosed))));
+    }
+}
