@@ -194,9 +194,6 @@ pub enum CommandError {
     /// A mailbox is full. Nothing was done.
     #[error("too many requests are waiting")]
     Overloaded,
-    /// The server is stopping. Nothing was done.
-    #[error("the server is stopping")]
-    Stopping,
     /// The deadline passed.
     #[error("there was no answer in time")]
     Deadline {
@@ -243,8 +240,7 @@ impl CommandError {
             | Self::MessageKnown
             | Self::Unwritable
             | Self::Contended
-            | Self::Overloaded
-            | Self::Stopping => AppliedOutcome::No,
+            | Self::Overloaded => AppliedOutcome::No,
         }
     }
 }

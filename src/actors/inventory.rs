@@ -185,14 +185,20 @@ impl InventoryActor {
             Some(known) if deadline > Instant::now() => known,
             _ => return drop(answer.send(Err(JournalError::Late))),
         };
-        let take = EscrowedTake { inventory: self.id, incarnation: self.birth.incarnation, units: takes };
-        if let Err(error) = known.escrow.take(takes) {
-            return drop(answer.send(Err(JournalError::Refused(refusal(self.id, error)))));
-        }
+        let units = match known.escrow.take(takes) {
+            Ok(()) => takes,
+            // What gives is not refused for want of stock, though for a moment more may be set aside than there is.
+            Err(_) if takes == 0 => 0,
+            // It may be these very units that the same request took when it came before. Only the journal knows
+            // names, behind all that was accepted before; nothing is set aside for this one.
+            Err(_) if entry.is_named() => 0,
+            Err(error) => return drop(answer.send(Err(JournalError::Refused(refusal(self.id, error))))),
+        };
+        let take = EscrowedTake { inventory: self.id, incarnation: self.birth.incarnation, units };
         #[cfg(feature = "fault-injection")]
         self.panic_when(PanicPoint::BeforeJournal);
         let work = Work::Write(Arc::new(entry));
-        let take = (takes > 0).then_some(take);
+        let take = (units > 0).then_some(take);
         self.parts.journal.submit(Submission { work, take, deadline, answer: Answer::Entry(answer) });
         #[cfg(feature = "fault-injection")]
         self.panic_when(PanicPoint::AfterJournal);

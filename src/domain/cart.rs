@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::ids::{CartSessionId, InventoryId, ProductId};
+use super::names;
 use super::timestamp::Timestamp;
 
 /// Where a cart session stands. Only an open one can change; the others are for ever.
@@ -21,24 +22,7 @@ pub enum CartState {
     Expired,
 }
 
-impl CartState {
-    /// All states, each with its name in the databases.
-    pub const NAMES: [(Self, &'static str); 4] =
-        [(Self::Open, "open"), (Self::Ordered, "ordered"), (Self::Cleared, "cleared"), (Self::Expired, "expired")];
-
-    /// The name in the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
-    }
-}
-
+names!(CartState { Open = "open", Ordered = "ordered", Cleared = "cleared", Expired = "expired" });
 /// How a hold stands: it ends exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HoldState {
@@ -52,24 +36,7 @@ pub enum HoldState {
     Expired,
 }
 
-impl HoldState {
-    /// All states, each with its name in the databases.
-    pub const NAMES: [(Self, &'static str); 4] =
-        [(Self::Open, "open"), (Self::Sold, "sold"), (Self::Released, "released"), (Self::Expired, "expired")];
-
-    /// The name in the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
-    }
-}
-
+names!(HoldState { Open = "open", Sold = "sold", Released = "released", Expired = "expired" });
 /// One line: the hold on one product's stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CartLine {

@@ -6,8 +6,11 @@
 pub mod cart;
 pub mod ids;
 pub mod money;
+mod names;
 pub mod order;
 pub mod product;
 pub mod stock;
 pub mod timestamp;
 pub mod user;
+
+pub(crate) use names::names;

@@ -1,9 +1,8 @@
 //! Orders: their states, what may follow what, and their totals.
 
-use std::fmt;
-
 use super::ids::ProductId;
 use super::money::{Money, TaxRate};
+use super::names;
 
 /// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,28 +19,9 @@ pub enum OrderStatus {
     Cancelled,
 }
 
+names!(OrderStatus { Pending = "PENDING", Confirmed = "CONFIRMED", Shipped = "SHIPPED", Delivered = "DELIVERED", Cancelled = "CANCELLED" });
+
 impl OrderStatus {
-    /// All states, each with its name in the API and the databases.
-    pub const NAMES: [(Self, &'static str); 5] = [
-        (Self::Pending, "PENDING"),
-        (Self::Confirmed, "CONFIRMED"),
-        (Self::Shipped, "SHIPPED"),
-        (Self::Delivered, "DELIVERED"),
-        (Self::Cancelled, "CANCELLED"),
-    ];
-
-    /// The name in the API and the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(status, _)| *status == self).map_or("", |(_, name)| name)
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(status, _)| *status)
-    }
-
     /// Whether an order may go from this state to `next`.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
@@ -53,13 +33,6 @@ impl OrderStatus {
         }
     }
 }
-
-impl fmt::Display for OrderStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// One line of an order, with the name and the price it was sold at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderLine {

@@ -2,6 +2,7 @@
 
 use super::ids::{InventoryId, ProductId};
 use super::money::Money;
+use super::names;
 use super::timestamp::Timestamp;
 
 /// Who gets to see a product.
@@ -15,24 +16,7 @@ pub enum ProductStatus {
     Unlisted,
 }
 
-impl ProductStatus {
-    /// All states, each with its name in the API and the databases.
-    pub const NAMES: [(Self, &'static str); 3] =
-        [(Self::Draft, "DRAFT"), (Self::Published, "PUBLISHED"), (Self::Unlisted, "UNLISTED")];
-
-    /// The name in the API and the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(status, _)| *status == self).map_or("", |(_, name)| name)
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(status, _)| *status)
-    }
-}
-
+names!(ProductStatus { Draft = "DRAFT", Published = "PUBLISHED", Unlisted = "UNLISTED" });
 /// A product as the catalogue has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {

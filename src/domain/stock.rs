@@ -5,7 +5,7 @@
 //! it is accepted; what gives stock raises it only when it is durable. So any part of what is in flight may fail,
 //! in any order, and no accepted change ever rested on one that did not happen.
 
-use std::fmt;
+use super::names;
 
 /// What is in the warehouse and how much of it is set aside, after the ledger's row number `seq`.
 ///
@@ -114,36 +114,23 @@ pub enum Reason {
     Count,
 }
 
-impl Reason {
-    /// All reasons, each with its name in the API and the databases.
-    pub const NAMES: [(Self, &'static str); 11] = [
-        (Self::Initial, "initial"),
-        (Self::Hold, "hold"),
-        (Self::HoldReleased, "hold_released"),
-        (Self::HoldExpired, "hold_expired"),
-        (Self::Sale, "sale"),
-        (Self::OrderCancelled, "order_cancelled"),
-        (Self::Receipt, "receipt"),
-        (Self::Return, "return"),
-        (Self::Adjustment, "adjustment"),
-        (Self::Damage, "damage"),
-        (Self::Count, "count"),
-    ];
+names!(Reason {
+    Initial = "initial",
+    Hold = "hold",
+    HoldReleased = "hold_released",
+    HoldExpired = "hold_expired",
+    Sale = "sale",
+    OrderCancelled = "order_cancelled",
+    Receipt = "receipt",
+    Return = "return",
+    Adjustment = "adjustment",
+    Damage = "damage",
+    Count = "count",
+});
 
+impl Reason {
     /// Those that an administrator or a warehouse system may give; the others are the system's own.
     pub const GIVEN: [Self; 5] = [Self::Receipt, Self::Adjustment, Self::Return, Self::Damage, Self::Count];
-
-    /// The name in the API and the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(reason, _)| *reason == self).map_or("", |(_, name)| name)
-    }
-
-    /// The reason of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(reason, _)| *reason)
-    }
 
     /// The reason of a change by hand when none is given.
     #[must_use]
@@ -155,32 +142,7 @@ impl Reason {
     }
 }
 
-impl Action {
-    /// The name in the API and the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::In => "IN",
-            Self::Out => "OUT",
-        }
-    }
-
-    /// The action of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "IN" => Some(Self::In),
-            "OUT" => Some(Self::Out),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+names!(Action { In = "IN", Out = "OUT" });
 
 /// What happens to stock in one ledger row: how many units, and in which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Users: roles, account states, and what counts as an e-mail address.
 
+use super::names;
 use std::fmt;
 
 /// What a user may do.
@@ -11,26 +12,7 @@ pub enum Role {
     Admin,
 }
 
-impl Role {
-    /// All roles, each with its name in the API and the databases.
-    pub const NAMES: [(Self, &'static str); 2] = [(Self::User, "USER"), (Self::Admin, "ADMIN")];
-
-    /// The name in the API and the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::User => "USER",
-            Self::Admin => "ADMIN",
-        }
-    }
-
-    /// The role of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(role, _)| *role)
-    }
-}
-
+names!(Role { User = "USER", Admin = "ADMIN" });
 /// Whether an account may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AccountStatus {
@@ -40,26 +22,7 @@ pub enum AccountStatus {
     Suspended,
 }
 
-impl AccountStatus {
-    /// All states, each with its name in the API and the databases.
-    pub const NAMES: [(Self, &'static str); 2] = [(Self::Active, "ACTIVE"), (Self::Suspended, "SUSPENDED")];
-
-    /// The name in the API and the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Suspended => "SUSPENDED",
-        }
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(status, _)| *status)
-    }
-}
-
+names!(AccountStatus { Active = "ACTIVE", Suspended = "SUSPENDED" });
 /// An e-mail address, in lower case: two spellings of one address are one account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EmailAddress(String);

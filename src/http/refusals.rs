@@ -56,7 +56,6 @@ pub(crate) fn of_command(error: CommandError, currency: Currency) -> Problem {
         }
         CommandError::Contended => Problem::new(Code::Contended, text).applied(AppliedOutcome::No),
         CommandError::Overloaded => Problem::new(Code::Overloaded, text).applied(AppliedOutcome::No),
-        CommandError::Stopping => Problem::new(Code::Stopping, text).applied(AppliedOutcome::No),
         CommandError::Deadline { applied } => Problem::new(Code::Timeout, text).applied(applied),
         CommandError::ActorDied { applied } => Problem::new(Code::Interrupted, text).applied(applied),
         CommandError::Store { applied, source } => of_store(&source).applied(applied),

@@ -40,6 +40,14 @@ pub struct Entry {
     pub message: Option<ConsumedMessage>,
 }
 
+impl Entry {
+    /// Whether it has a name by which it is known when it comes again: a caller's, or a message's.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.remember.is_some() || self.message.is_some()
+    }
+}
+
 /// What happens to a cart session, and what was seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionChange {

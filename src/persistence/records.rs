@@ -6,6 +6,7 @@ use crate::domain::ids::{
     CartSessionId, EmailId, EventId, InventoryId, MovementId, OrderId, ProductId, ProfileId, UserId,
 };
 use crate::domain::money::{Currency, Money};
+use crate::domain::names;
 use crate::domain::order::{OrderLine, OrderStatus, Totals};
 use crate::domain::product::{Product, ProductStatus};
 use crate::domain::stock::{Action, Balance, Change, Reason};
@@ -196,24 +197,7 @@ pub enum EmailStatus {
     Failed,
 }
 
-impl EmailStatus {
-    /// All states, each with its name in the API and the databases.
-    pub const NAMES: [(Self, &'static str); 4] =
-        [(Self::Queued, "QUEUED"), (Self::Sent, "SENT"), (Self::Captured, "CAPTURED"), (Self::Failed, "FAILED")];
-
-    /// The name in the API and the databases.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(status, _)| *status == self).map_or("", |(_, name)| name)
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(status, _)| *status)
-    }
-}
-
+names!(EmailStatus { Queued = "QUEUED", Sent = "SENT", Captured = "CAPTURED", Failed = "FAILED" });
 /// A kept mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Email {

@@ -10,6 +10,7 @@ mod carts;
 mod catalogue;
 mod check;
 mod inventories;
+mod journal;
 mod mail;
 mod orders;
 mod outbox;
@@ -36,6 +37,7 @@ macro_rules! contract {
             check: a_balance_out_of_range_is_found, a_row_out_of_range_is_found, more_demand_than_supply_is_found, a_balance_beside_its_ledger_is_found, a_wrong_last_number_is_found, a_gap_in_the_numbers_is_found, a_broken_chain_is_found, a_wrong_pointer_is_found, a_row_that_does_not_do_what_it_says_is_found, a_wrong_sum_held_is_found, an_open_hold_of_an_ended_cart_is_found, a_hold_that_did_not_end_as_the_ledger_says_is_found, a_second_release_is_found, an_ordered_cart_without_its_order_is_found, a_wrong_total_is_found, a_sale_that_is_not_in_the_ledger_is_found, a_cancelled_order_that_is_not_back_is_found, a_missing_event_is_found, a_misnumbered_event_is_found, an_event_of_no_order_is_found, orders_from_before_the_kept_events_are_left_out, sound_books_pass;
             inventories: a_product_has_one_inventory, stock_of_no_product_is_refused,
                 a_history_is_paged_from_the_newest, a_history_names_cart_and_order;
+            journal: a_committed_batch_is_known_when_it_comes_again, a_batch_that_was_not_committed_can_come_again;
             mail: mails_are_listed_newest_first, a_due_mail_is_claimed_by_one, a_mail_is_tried_until_it_is_given_up;
             orders: an_order_comes_back_as_it_was_placed, orders_are_listed_newest_first,
                 pending_orders_are_found_by_age, an_answer_is_remembered_for_its_time;

@@ -21,8 +21,8 @@ use tokio::sync::Barrier;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub(crate) use api::{Answer, Api, Item, cents};
-pub(crate) use books::{Level, Row, count};
+pub(crate) use api::{Answer, Api, Ask, Item, cents};
+pub(crate) use books::{Level, count};
 use database::Database;
 
 /// Signs the access tokens of the tests' shops, so that a test can make tokens without signing in.

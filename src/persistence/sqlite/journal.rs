@@ -33,7 +33,11 @@ impl Journal for SqliteStore {
         let snapshot = read(&mut transaction, &Needs::of(works), self.clock.now()).await.map_err(not_committed)?;
         let plan = Plan::of(works, snapshot);
         if plan.is_empty() {
-            return Ok(plan.into_committed());
+            // Handed in again after it was committed, nothing of it fits: just because it was done.
+            return match is_committed(&mut transaction, batch).await.map_err(not_committed)? {
+                true => Err(CommitError::AlreadyCommitted),
+                false => Ok(plan.into_committed()),
+            };
         }
         match write(&mut transaction, batch, &plan).await {
             Ok(()) => {}
@@ -48,6 +52,11 @@ impl Journal for SqliteStore {
             Err(error) => Err(CommitError::NotCommitted(error)),
         }
     }
+}
+
+async fn is_committed(connection: &mut SqliteConnection, batch: Uuid) -> Result<bool, StoreError> {
+    let known = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM journal_batches WHERE id = $1)");
+    known.bind(batch).fetch_one(connection).await.map_err(store_error)
 }
 
 fn not_committed(error: StoreError) -> CommitError {
