@@ -4,6 +4,7 @@
 //! number of callers at once. Stock, carts and orders are changed by [`Journal::commit`] alone, whose one caller is
 //! the journal actor.
 
+mod account_rows;
 mod check;
 pub mod clock;
 mod cursor;

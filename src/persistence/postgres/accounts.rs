@@ -7,10 +7,11 @@ use uuid::Uuid;
 use crate::domain::ids::{ProfileId, UserId};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
+use crate::persistence::account_rows::{AccountRow, CodeRow, ProfileRow, RefreshTokenRow, TokenUse};
 use crate::persistence::records::{
     Account, CodePurpose, CodeTry, LoginTry, NewCode, NewEmail, NewRefreshToken, Profile, ProfilePatch,
 };
-use crate::persistence::rows::{AccountRow, CodeRow, ProfileRow, RefreshTokenRow, TokenUse, sized};
+use crate::persistence::rows::sized;
 use crate::persistence::{Accounts, StoreError};
 
 use super::PostgresStore;
@@ -279,11 +280,8 @@ impl Accounts for PostgresStore {
 }
 
 async fn account(connection: &mut PgConnection, user: UserId) -> Result<Option<Account>, StoreError> {
-    let row: Option<AccountRow> = sqlx::query_as("SELECT * FROM users WHERE id = $1")
-        .bind(user.0)
-        .fetch_optional(connection)
-        .answered()
-        .await?;
+    let row: Option<AccountRow> =
+        sqlx::query_as("SELECT * FROM users WHERE id = $1").bind(user.0).fetch_optional(connection).answered().await?;
     row.map(Account::try_from).transpose()
 }
 
@@ -349,13 +347,14 @@ async fn try_code(
     hash: &[u8; 32],
     now: Timestamp,
 ) -> Result<CodeTry, StoreError> {
-    let known: Option<CodeRow> =
-        sqlx::query_as("SELECT hash, wrong_tries, expires_at FROM codes WHERE user_id = $1 AND purpose = $2 FOR UPDATE")
-            .bind(user.0)
-            .bind(purpose.name())
-            .fetch_optional(&mut *connection)
-            .answered()
-            .await?;
+    let known: Option<CodeRow> = sqlx::query_as(
+        "SELECT hash, wrong_tries, expires_at FROM codes WHERE user_id = $1 AND purpose = $2 FOR UPDATE",
+    )
+    .bind(user.0)
+    .bind(purpose.name())
+    .fetch_optional(&mut *connection)
+    .answered()
+    .await?;
     let Some(code) = known.filter(|code| code.is_alive(now)) else { return Ok(CodeTry::Refused) };
     let (statement, outcome) = if code.is(hash) {
         ("DELETE FROM codes WHERE user_id = $1 AND purpose = $2", CodeTry::Accepted)
@@ -415,13 +414,11 @@ async fn lock_owner(connection: &mut PgConnection, hash: &[u8; 32]) -> Result<()
 /// Takes the locks on a user and on all active administrators, in one order, so that of two changes which would leave
 /// none the second one sees the first.
 async fn lock_with_admins(connection: &mut PgConnection, user: UserId) -> Result<(), StoreError> {
-    sqlx::query(
-        "SELECT id FROM users WHERE id = $1 OR (role = 'ADMIN' AND status = 'ACTIVE') ORDER BY id FOR UPDATE",
-    )
-    .bind(user.0)
-    .execute(connection)
-    .answered()
-    .await?;
+    sqlx::query("SELECT id FROM users WHERE id = $1 OR (role = 'ADMIN' AND status = 'ACTIVE') ORDER BY id FOR UPDATE")
+        .bind(user.0)
+        .execute(connection)
+        .answered()
+        .await?;
     Ok(())
 }
 

@@ -16,9 +16,9 @@ use crate::persistence::records::{
 use crate::persistence::rows::ProductRow;
 use crate::persistence::{Catalogue, StoreError};
 
+use super::PostgresStore;
 use super::error::Answer;
 use super::inventories::insert_stock;
-use super::PostgresStore;
 
 #[async_trait]
 impl Catalogue for PostgresStore {
@@ -41,12 +41,11 @@ impl Catalogue for PostgresStore {
     }
 
     async fn products(&self, ids: &[ProductId]) -> Result<Vec<Product>, StoreError> {
-        let rows: Vec<ProductRow> =
-            sqlx::query_as("SELECT * FROM products WHERE id = ANY($1)")
-                .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
-                .fetch_all(&self.pool)
-                .answered()
-                .await?;
+        let rows: Vec<ProductRow> = sqlx::query_as("SELECT * FROM products WHERE id = ANY($1)")
+            .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+            .fetch_all(&self.pool)
+            .answered()
+            .await?;
         rows.into_iter().map(Product::try_from).collect()
     }
 

@@ -94,18 +94,19 @@ fn code_of(error: &sqlx::Error) -> Option<String> {
 
 /// Whether a later try may do better.
 fn is_passing(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(_) => code_of(error).is_some_and(|code| {
-            PASSING_CODES.contains(&code.as_str()) || PASSING_CLASSES.iter().any(|class| code.starts_with(class))
-        }),
-        // A connection that was cut in the middle of a message says nothing sensible.
+    let told = code_of(error).is_some_and(|code| {
+        PASSING_CODES.contains(&code.as_str()) || PASSING_CLASSES.iter().any(|class| code.starts_with(class))
+    });
+    // A connection that was cut in the middle of a message says nothing sensible.
+    let unreachable = matches!(
+        error,
         sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::BeginFailed
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
-    }
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::BeginFailed
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    );
+    told || unreachable
 }

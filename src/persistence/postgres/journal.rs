@@ -10,6 +10,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use crate::domain::timestamp::Timestamp;
 use crate::persistence::clock::Clock;
 use crate::persistence::entry::{Committed, Work};
 use crate::persistence::plan::{Needs, Plan};
@@ -90,7 +91,7 @@ async fn attempt(
         let found = snapshot::read(connection, needs, false, clock).await?;
         return Ok(Plan::of(works, found).into_committed());
     }
-    begin(connection, batch).await?;
+    begin(connection, batch, clock.now()).await?;
     let found = snapshot::read(connection, needs, true, clock).await?;
     let plan = Plan::of(works, found);
     if plan.is_empty() {
@@ -106,12 +107,10 @@ async fn attempt(
 }
 
 /// Begins, and writes the batch's identifier, which waits for the end of an earlier try that is still under way.
-async fn begin(connection: &mut PgConnection, batch: Uuid) -> Result<(), Stopped> {
-    // Two statements in one message: so neither takes a parameter, and an identifier is safe as text.
-    let statements = format!(
-        "BEGIN; INSERT INTO journal_batches (id, at) \
-         VALUES ('{batch}', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
-    );
+async fn begin(connection: &mut PgConnection, batch: Uuid, now: Timestamp) -> Result<(), Stopped> {
+    // Two statements in one message: so neither takes a parameter; an identifier and a number are safe as text.
+    let Timestamp(at) = now;
+    let statements = format!("BEGIN; INSERT INTO journal_batches (id, at) VALUES ('{batch}', {at})");
     let begun = sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).in_time().await;
     begun.map(|_| ()).map_err(|error| match violated_rule(&error) {
         Some(rule) if rule == BATCH_ONCE => Stopped::Known,

@@ -11,8 +11,8 @@ use crate::persistence::records::{IdempotencyKey, Listed, Order, OrderFilter, Pa
 use crate::persistence::rows::{OrderItemRow, OrderRow, RememberedRow, add_lines};
 use crate::persistence::{Orders, StoreError};
 
-use super::error::Answer;
 use super::PostgresStore;
+use super::error::Answer;
 
 /// What its cursors call this list.
 const LIST: &str = "orders";

@@ -8,8 +8,8 @@ use crate::persistence::records::{DeadLetter, NewEmail, OutboxEvent};
 use crate::persistence::rows::{DeadLetterRow, OutboxRow};
 use crate::persistence::{Outbox, StoreError};
 
-use super::error::Answer;
 use super::PostgresStore;
+use super::error::Answer;
 
 /// The lock that whoever claims events holds: of two servers the second sees what the first has claimed. The number
 /// is the program's own, as good as any other.

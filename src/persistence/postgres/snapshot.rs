@@ -33,7 +33,8 @@ const MESSAGE: i32 = 7;
 
 const TIME_ARM: &str = "SELECT 0, NULL::uuid, NULL::uuid, NULL::text, NULL::text, \
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, NULL::bigint, NULL::bigint";
-const SESSION_ARM: &str = "SELECT 1, key, NULL::uuid, state, NULL::text, version, expires_at, NULL::bigint FROM session";
+const SESSION_ARM: &str =
+    "SELECT 1, key, NULL::uuid, state, NULL::text, version, expires_at, NULL::bigint FROM session";
 const ORDER_ARM: &str =
     "SELECT 2, id, NULL::uuid, status, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint FROM placed";
 const HOLD_ARM: &str = "SELECT 3, cart_key, NULL::uuid, state, NULL::text, number, quantity, NULL::bigint FROM line";
@@ -47,16 +48,7 @@ const MESSAGE_ARM: &str = "SELECT 7, NULL::uuid, NULL::uuid, queue, message_id, 
 
 /// A row of any part.
 #[derive(sqlx::FromRow)]
-struct FoundRow(
-    i32,
-    Option<Uuid>,
-    Option<Uuid>,
-    Option<String>,
-    Option<String>,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-);
+struct FoundRow(i32, Option<Uuid>, Option<Uuid>, Option<String>, Option<String>, Option<i64>, Option<i64>, Option<i64>);
 
 /// The statement as far as it is put together.
 struct Reading {
@@ -112,7 +104,9 @@ fn statement(needs: &Needs, locking: bool) -> QueryBuilder<Postgres> {
     }
     if !needs.holds.is_empty() {
         let part = reading.part("line", HOLD_ARM);
-        part.push("SELECT cart_key, number, state, quantity FROM holds WHERE (cart_key, number) IN (SELECT * FROM unnest(");
+        part.push(
+            "SELECT cart_key, number, state, quantity FROM holds WHERE (cart_key, number) IN (SELECT * FROM unnest(",
+        );
         part.push_bind(ids(needs.holds.iter().map(|(cart, _)| cart.0))).push(", ");
         part.push_bind(needs.holds.iter().map(|(_, number)| *number).collect::<Vec<i64>>());
         part.push(")) ORDER BY cart_key, number").push(lock);
@@ -135,7 +129,9 @@ fn statement(needs: &Needs, locking: bool) -> QueryBuilder<Postgres> {
     }
     if !needs.messages.is_empty() {
         let part = reading.part("known_message", MESSAGE_ARM);
-        part.push("SELECT queue, message_id FROM consumed_messages WHERE (queue, message_id) IN (SELECT * FROM unnest(");
+        part.push(
+            "SELECT queue, message_id FROM consumed_messages WHERE (queue, message_id) IN (SELECT * FROM unnest(",
+        );
         part.push_bind(needs.messages.iter().map(|message| message.queue).collect::<Vec<_>>()).push(", ");
         part.push_bind(needs.messages.iter().map(|message| message.id.as_str()).collect::<Vec<_>>()).push(")))");
     }

@@ -7,10 +7,11 @@ use uuid::Uuid;
 use crate::domain::ids::{ProfileId, UserId};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
+use crate::persistence::account_rows::{AccountRow, CodeRow, ProfileRow, RefreshTokenRow, TokenUse};
 use crate::persistence::records::{
     Account, CodePurpose, CodeTry, LoginTry, NewCode, NewEmail, NewRefreshToken, Profile, ProfilePatch,
 };
-use crate::persistence::rows::{AccountRow, CodeRow, ProfileRow, RefreshTokenRow, TokenUse, sized};
+use crate::persistence::rows::sized;
 use crate::persistence::{Accounts, StoreError};
 
 use super::SqliteStore;
