@@ -18,7 +18,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::{HttpServer, web};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -174,23 +174,44 @@ impl App {
         self.ended.await.unwrap_or(Err(AppError::Died))
     }
 
-    /// Runs until the process is told to end (SIGTERM, SIGINT), then stops. A second signal ends it at once.
+    /// Runs until the process is told to end, then stops. A second signal ends it at once.
     ///
     /// # Errors
     /// As of [`stop`](Self::stop).
-    pub async fn run_until_stopped(mut self) -> Result<(), AppError> {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    pub async fn run_until_stopped(mut self, mut signals: Signals) -> Result<(), AppError> {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = signals.next() => {}
             ended = &mut self.ended => return ended.unwrap_or(Err(AppError::Died)),
         }
         tracing::info!("stopping; a second signal ends at once");
         self.stop.cancel();
         tokio::select! {
             ended = &mut self.ended => ended.unwrap_or(Err(AppError::Died)),
-            _ = terminate.recv() => Err(AppError::Died),
-            _ = interrupt.recv() => Err(AppError::Died),
+            () = signals.next() => Err(AppError::Died),
+        }
+    }
+}
+
+/// The signals that tell the process to end: SIGTERM and SIGINT. From its making on they no longer end it by
+/// themselves.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Watches for them.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    pub fn watch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -377,9 +398,14 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     waiting.block_on(async {
         let folder = config.store.folder.clone();
+        // Before anybody is told where it serves: who knows may send a signal at once.
+        let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        announce(&app, &folder)?;
-        app.run_until_stopped().await
+        if let Err(error) = announce(&app, &folder) {
+            // Nobody reads standard output: no reason to end a server that serves.
+            tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
+        }
+        app.run_until_stopped(signals).await
     })
 }
 

@@ -22,9 +22,10 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_storekeeper"));
         command.current_dir(folder).env_clear().envs(settings_in_readme()).env("BIND", "127.0.0.1:0");
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the server starts");
-        let said = BufReader::new(process.stdout.take().expect("its output")).lines().map_while(Result::ok);
-        let address = said.filter_map(|line| Some(line.split_once("http://")?.1.to_owned())).next();
-        Self { process, address: format!("http://{}", address.expect("an address").trim()) }
+        let mut said = String::new();
+        BufReader::new(process.stdout.take().expect("its output")).read_line(&mut said).expect("a line");
+        let (_, address) = said.split_once("http://").expect("an address");
+        Self { process, address: format!("http://{}", address.trim()) }
     }
 }
 

@@ -213,11 +213,13 @@ where
     W: FnOnce(State, Command<T>) -> F,
     F: Future<Output = Result<StoredResponse, CommandError>>,
 {
+    // The turn comes before the look: whoever had it has left its answer when it is free again.
+    let turn = state.in_flight.enter(&named);
     let not_before = Timestamp(state.clock.now().0.saturating_sub(KEPT_MICROS));
     if let Some(kept) = state.store.remembered(&named.key, not_before).await? {
         return Ok(replay(&named, kept));
     }
-    let _turn = match state.in_flight.enter(&named) {
+    let _turn = match turn {
         Ok(turn) => turn,
         Err(outcome) => return Ok(outcome),
     };
@@ -233,7 +235,12 @@ where
             Some(kept) => Ok(replay(&named, kept)),
             None => Ok(Outcome::InProgress),
         },
-        Err(error) => Err(error),
+        // The same request may have come before and been at work beyond its deadline until now: what stands in the
+        // way is then its own effect.
+        Err(error) => match state.store.remembered(&named.key, not_before).await {
+            Ok(Some(kept)) => Ok(replay(&named, kept)),
+            Ok(None) | Err(_) => Err(error),
+        },
     }
 }
 

@@ -68,6 +68,11 @@ impl TestApp {
         folder.close().expect("the folder goes");
     }
 
+    /// From now on the database does not answer.
+    pub(crate) async fn lose_the_database(&self) {
+        self.app.store().close().await;
+    }
+
     pub(crate) fn ask(&self, method: Method, path: &str) -> Ask {
         Ask(self.client.request(method, format!("{}{path}", self.base)))
     }

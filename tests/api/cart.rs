@@ -153,3 +153,20 @@ async fn a_cart_holds_so_much_and_no_more() {
     assert_eq!((app.stock(&tea).await, app.stock(&cup).await), ((5, 10, 5), (10, 10, 0)));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_that_would_not_fit_is_refused_and_nothing_is_held() {
+    let app = TestApp::start().await;
+    let body = r#"{"sku":"GOLD","name":"Gold","price":92233720368547758.07,"status":"PUBLISHED","quantity":9}"#;
+    let made = app.ask(reqwest::Method::POST, "/products").raw(body).token(&app.admin).send().await.expect(201);
+    let add =
+        |quantity: i64| app.post("/cart/add-to-cart", &json!({"productId": made.body["id"], "quantity": quantity}));
+    add(2).send().await.problem(409, "total_overflow");
+    let one = add(1).send().await.expect(200);
+    assert!(one.text.contains(r#""subtotal":92233720368547758.07,"#), "{}", one.text);
+    add(1).session(&one.session()).send().await.problem(409, "total_overflow");
+    let path = format!("/inventories/{}", made.text_at("inventoryId"));
+    let stock = app.get(&path).token(&app.admin).send().await.expect(200);
+    assert_eq!((&stock.body["quantity"], &stock.body["held"]), (&json!(8), &json!(1)));
+    app.stop().await;
+}

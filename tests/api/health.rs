@@ -16,3 +16,19 @@ async fn a_server_that_serves_says_so() {
     }
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_database_it_is_not_ready_and_says_when_to_ask_again() {
+    let app = TestApp::start().await;
+    app.lose_the_database().await;
+    app.get("/health/live").send().await.expect(200);
+    for path in ["/health", "/health/ready"] {
+        let unready = app.get(path).send().await.problem(503, "unavailable");
+        assert_eq!(unready.body["dependencies"]["database"], "degraded");
+        assert_eq!(unready.body["applied"], "no");
+    }
+    let list = app.get("/products").send().await.problem(503, "unavailable");
+    assert_eq!(list.body["applied"], "no");
+    assert!(!list.text.contains("sqlite") && !list.text.contains("pool"), "internals are not sent: {}", list.text);
+    app.stop().await;
+}

@@ -20,7 +20,7 @@ async fn every_command_is_done_once_a_key_and_answered_the_same() {
     let (cancel, status) =
         (format!("/orders/{order}/cancel"), format!("/orders/{}/status", app.order(&ann, &tea, 1).await));
     let in_stock = json!({"quantity": 5, "actionType": "IN"});
-    // Before each: what can be sold. After: the same whether it was sent once or twice.
+    // The last number is what can be sold after the command, whether it was sent once or again and again.
     let commands = [
         ("add", Method::POST, "/cart/add-to-cart", Some(add), None, 12),
         ("set", Method::PUT, item.as_str(), Some(json!({"quantity": 1})), None, 16),

@@ -8,9 +8,11 @@
 mod consumers;
 mod expiry;
 mod idempotency;
+mod model;
 mod oversell;
 #[cfg(feature = "fault-injection")]
 mod panics;
 mod races;
 #[path = "../support/mod.rs"]
 mod support;
+mod walk;

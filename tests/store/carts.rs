@@ -66,7 +66,7 @@ pub(crate) async fn carts_are_due_when_their_time_is_over(shop: &Shop) {
     shop.wait(779);
     assert_eq!(due(10).await, []);
     shop.wait(1);
-    assert_eq!(due(10).await, [first.clone()]);
+    assert_eq!(due(10).await, std::slice::from_ref(&first));
     shop.wait(120);
     assert_eq!(due(10).await, [first.clone(), second.clone(), third]);
     assert_eq!(due(2).await, [first, second], "the longest over first, each with its lines");

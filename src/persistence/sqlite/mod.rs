@@ -216,3 +216,34 @@ fn lock_folder(folder: &Path) -> Result<File, OpenError> {
 fn json_of_ids(ids: impl Iterator<Item = Uuid>) -> String {
     serde_json::Value::from_iter(ids.map(|id| id.simple().to_string())).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection of the store says to `PRAGMA journal_mode, synchronous, foreign_keys`.
+    async fn settings(connection: &mut sqlx::SqliteConnection) -> (String, i64, i64) {
+        sqlx::query_as(
+            "SELECT journal_mode, synchronous, foreign_keys \
+             FROM pragma_journal_mode, pragma_synchronous, pragma_foreign_keys",
+        )
+        .fetch_one(connection)
+        .await
+        .expect("the settings")
+    }
+
+    #[tokio::test]
+    async fn a_commit_is_synced_before_it_is_acknowledged() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SqliteOptions { folder: folder.path().to_owned(), readers: 1 };
+        let store = SqliteStore::open(options, Clock::system()).await.expect("a store");
+        let synchronous_full = 2;
+        let mut transaction = store.begin().await.expect("a turn");
+        assert_eq!(settings(&mut transaction).await, ("wal".to_owned(), synchronous_full, 1));
+        drop(transaction);
+        let mut reader = store.readers.acquire().await.expect("a reader");
+        assert_eq!(settings(&mut reader).await.0, "wal");
+        let write = sqlx::query("DELETE FROM secrets").execute(&mut *reader).await.expect_err("it only reads");
+        assert!(write.to_string().contains("readonly"), "{write}");
+    }
+}
