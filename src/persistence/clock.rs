@@ -1,7 +1,7 @@
 //! The time that decides: the database's.
 //!
-//! A node's own clock may be wrong; so each commit tells how far the database's clock is from it, and every time
-//! that this program writes or compares is read here.
+//! A node's own clock may be wrong; so each transaction of the journal on a database with a clock of its own tells how
+//! far that is from it, and every time that this program writes or compares is read here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -52,10 +52,15 @@ impl Clock {
         }
     }
 
-    /// Learns that the database's clock stood at `database` just now.
-    pub fn learn(&self, database: Timestamp) {
-        if let Source::System { ahead } = &self.source {
-            ahead.store(database.0.saturating_sub(system_micros()), Ordering::Relaxed);
+    /// Learns that the database's clock stands at `database` just now, and gives the time that counts: that one. A
+    /// manual clock learns nothing and says what it says.
+    pub fn learn(&self, database: Timestamp) -> Timestamp {
+        match &self.source {
+            Source::System { ahead } => {
+                ahead.store(database.0.saturating_sub(system_micros()), Ordering::Relaxed);
+                database
+            }
+            Source::Manual { .. } => self.now(),
         }
     }
 }
@@ -75,13 +80,15 @@ mod tests {
         let same = clock.clone();
         clock.advance(Duration::from_micros(5));
         assert_eq!(same.now(), Timestamp(105));
+        assert_eq!((same.learn(Timestamp(7)), clock.now()), (Timestamp(105), Timestamp(105)));
     }
 
     #[test]
     fn the_database_decides_what_time_it_is() {
         let clock = Clock::system();
         let hour = 3_600_000_000;
-        clock.learn(Timestamp(clock.now().0 + hour));
+        let database = Timestamp(clock.now().0 + hour);
+        assert_eq!(clock.learn(database), database);
         assert!(clock.now().0 > system_micros() + hour - 1_000_000);
     }
 }

@@ -4,10 +4,14 @@
 //! number of callers at once. Stock, carts and orders are changed by [`Journal::commit`] alone, whose one caller is
 //! the journal actor.
 
+mod account_rows;
+mod check;
 pub mod clock;
 mod cursor;
 pub mod entry;
+mod forget;
 mod plan;
+pub mod postgres;
 pub mod records;
 mod rows;
 pub mod sqlite;
@@ -331,6 +335,9 @@ pub trait Mail: Send + Sync {
 pub trait Upkeep: Send + Sync {
     /// Asks the database whether it is there.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether other servers may write to the same database. What is in memory is then at best as good as it is new.
+    fn is_shared(&self) -> bool;
 
     /// Verifies invariants 1 to 5 of the design on one consistent view of the database.
     async fn check(&self) -> Result<Vec<Verdict>, StoreError>;

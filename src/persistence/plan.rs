@@ -101,6 +101,22 @@ pub(super) struct Snapshot {
     pub(super) now: Timestamp,
 }
 
+impl Snapshot {
+    /// One in which nothing was found, for a store that adds to it.
+    pub(super) fn empty() -> Self {
+        Self {
+            sessions: HashMap::new(),
+            orders: HashMap::new(),
+            holds: HashMap::new(),
+            inventories: HashMap::new(),
+            products: HashMap::new(),
+            keys: HashSet::new(),
+            messages: HashSet::new(),
+            now: Timestamp(0),
+        }
+    }
+}
+
 /// A ledger row, complete.
 #[derive(Debug)]
 pub(super) struct MovementRow<'a> {

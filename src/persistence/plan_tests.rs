@@ -18,16 +18,7 @@ fn cart(number: u128) -> CartKey {
 }
 
 fn snapshot() -> Snapshot {
-    Snapshot {
-        sessions: HashMap::new(),
-        orders: HashMap::new(),
-        holds: HashMap::new(),
-        inventories: HashMap::new(),
-        products: HashMap::new(),
-        keys: HashSet::new(),
-        messages: HashSet::new(),
-        now: NOW,
-    }
+    Snapshot { now: NOW, ..Snapshot::empty() }
 }
 
 fn with_stock(on_hand: i64, held: i64) -> Snapshot {

@@ -1,27 +1,29 @@
 //! Rows as the databases give them, and how each becomes what the layers above know. Shared by the stores: a row
 //! has the same columns in both databases.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use crate::domain::cart::{Cart, CartLine, CartState, HoldState};
 use crate::domain::ids::{
-    CartKey, CartSessionId, EmailId, EventId, InventoryId, MovementId, OrderId, ProductId, ProfileId, UserId,
+    CartKey, CartSessionId, EmailId, EventId, InventoryId, MovementId, OrderId, ProductId, UserId,
 };
 use crate::domain::money::{Currency, Money};
 use crate::domain::order::{OrderLine, OrderStatus, Totals};
 use crate::domain::product::{Product, ProductStatus};
 use crate::domain::stock::{Action, Balance, Change, Reason};
 use crate::domain::timestamp::Timestamp;
-use crate::domain::user::{AccountStatus, EmailAddress, Role};
 
 use super::StoreError;
+use super::cursor::Cursor;
 use super::records::{
-    Account, DeadLetter, Email, EmailStatus, Inventory, KeptCart, Movement, NewEmail, Order, OrderedLine, OutboxEvent,
-    Profile, Remembered, StoredResponse,
+    DeadLetter, Email, EmailStatus, Inventory, KeptCart, Listed, Movement, NewEmail, Order, OrderedLine, OutboxEvent,
+    Remembered, StoredResponse,
 };
 
 /// A kept name that must be one of those the program knows.
-fn named<T>(what: &'static str, name: &str, from_name: fn(&str) -> Option<T>) -> Result<T, StoreError> {
+pub(super) fn named<T>(what: &'static str, name: &str, from_name: fn(&str) -> Option<T>) -> Result<T, StoreError> {
     from_name(name).ok_or_else(|| StoreError::Corrupt(format!("{what} {name:?}")))
 }
 
@@ -30,61 +32,16 @@ pub(super) fn sized<const LENGTH: usize>(what: &'static str, bytes: Vec<u8>) -> 
     <[u8; LENGTH]>::try_from(bytes).map_err(|bytes| StoreError::Corrupt(format!("{what} of {} bytes", bytes.len())))
 }
 
-#[derive(sqlx::FromRow)]
-pub(super) struct AccountRow {
-    id: Uuid,
-    email: String,
-    name: String,
-    role: String,
-    status: String,
-    verified: bool,
-    password_hash: String,
-    created_at: i64,
-}
-
-impl TryFrom<AccountRow> for Account {
-    type Error = StoreError;
-
-    fn try_from(row: AccountRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: UserId(row.id),
-            email: EmailAddress::parse(&row.email)
-                .map_err(|_| StoreError::Corrupt(format!("the address of user {}", row.id)))?,
-            name: row.name,
-            role: named("role", &row.role, Role::from_name)?,
-            status: named("account status", &row.status, AccountStatus::from_name)?,
-            verified: row.verified,
-            password_hash: row.password_hash,
-            created_at: Timestamp(row.created_at),
-        })
-    }
-}
-
-#[derive(sqlx::FromRow)]
-pub(super) struct ProfileRow {
-    id: Uuid,
-    user_id: Uuid,
-    email: String,
-    name: String,
-    address: Option<String>,
-    phone: Option<String>,
-    created_at: i64,
-    updated_at: i64,
-}
-
-impl From<ProfileRow> for Profile {
-    fn from(row: ProfileRow) -> Self {
-        Self {
-            id: ProfileId(row.id),
-            user: UserId(row.user_id),
-            email: row.email,
-            name: row.name,
-            address: row.address,
-            phone: row.phone,
-            created_at: Timestamp(row.created_at),
-            updated_at: Timestamp(row.updated_at),
-        }
-    }
+/// Whether a row came that is not what the program expects.
+pub(super) fn is_undecodable(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::TypeNotFound { .. }
+    )
 }
 
 #[derive(sqlx::FromRow)]
@@ -149,7 +106,7 @@ impl From<InventoryRow> for Inventory {
 pub(super) struct MovementRow {
     id: Uuid,
     /// The row before it in the same inventory's chain.
-    pub(super) previous: Option<Uuid>,
+    previous: Option<Uuid>,
     seq: i64,
     reason: String,
     action: String,
@@ -193,6 +150,13 @@ impl TryFrom<MovementRow> for Movement {
             at: Timestamp(row.at),
         })
     }
+}
+
+/// A page of a ledger that was walked from row to row; the next page starts at the row that the last one points to.
+pub(super) fn ledger_page(list: &str, rows: Vec<MovementRow>) -> Result<Listed<Movement>, StoreError> {
+    let next = rows.last().and_then(|last| last.previous).map(|next| Cursor::behind(list, (), next).encode());
+    let rows = rows.into_iter().map(Movement::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(Listed { rows, next: next.transpose()? })
 }
 
 /// A cart session beside one of its lines, or beside none when it has none.
@@ -303,8 +267,7 @@ impl TryFrom<OrderRow> for Order {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct OrderItemRow {
-    /// The order it is of.
-    pub(super) order_id: Uuid,
+    order_id: Uuid,
     product_id: Uuid,
     inventory_id: Uuid,
     name: String,
@@ -330,6 +293,17 @@ impl From<OrderItemRow> for OrderedLine {
     }
 }
 
+/// Gives orders their lines, which stand in the lines' own order.
+pub(super) fn add_lines(orders: &mut [Order], rows: Vec<OrderItemRow>) {
+    let mut lines: HashMap<Uuid, Vec<OrderedLine>> = HashMap::with_capacity(orders.len());
+    for row in rows {
+        lines.entry(row.order_id).or_default().push(OrderedLine::from(row));
+    }
+    for order in orders {
+        order.lines = lines.remove(&order.id.0).unwrap_or_default();
+    }
+}
+
 #[derive(sqlx::FromRow)]
 pub(super) struct RememberedRow {
     fingerprint: Vec<u8>,
@@ -350,7 +324,11 @@ impl TryFrom<RememberedRow> for Remembered {
     }
 }
 
-/// Headers are kept as a JSON array of pairs.
+/// Headers as they are kept: a JSON array of pairs.
+pub(super) fn headers_to_text(headers: &[(String, String)]) -> String {
+    serde_json::Value::from_iter(headers.iter().map(|(name, value)| [name.as_str(), value])).to_string()
+}
+
 fn headers_from_text(text: &str) -> Result<Vec<(String, String)>, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("stored headers: {error}")))
 }

@@ -14,6 +14,9 @@ mod journal;
 mod mail;
 mod orders;
 mod outbox;
+mod postgres;
+#[path = "../support/postgres.rs"]
+mod server;
 mod shop;
 mod sqlite;
 mod upkeep;
@@ -60,4 +63,8 @@ macro_rules! contract {
 
 mod on_sqlite {
     contract!(crate::sqlite::open);
+}
+
+mod on_postgres {
+    contract!(crate::postgres::open);
 }

@@ -7,10 +7,11 @@ use uuid::Uuid;
 use crate::domain::ids::{ProfileId, UserId};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
+use crate::persistence::account_rows::{AccountRow, CodeRow, ProfileRow, RefreshTokenRow, TokenUse};
 use crate::persistence::records::{
-    Account, CODE_TRIES_MAX, CodePurpose, CodeTry, LoginTry, NewCode, NewEmail, NewRefreshToken, Profile, ProfilePatch,
+    Account, CodePurpose, CodeTry, LoginTry, NewCode, NewEmail, NewRefreshToken, Profile, ProfilePatch,
 };
-use crate::persistence::rows::{AccountRow, ProfileRow, sized};
+use crate::persistence::rows::sized;
 use crate::persistence::{Accounts, StoreError};
 
 use super::SqliteStore;
@@ -138,25 +139,24 @@ impl Accounts for SqliteStore {
         .await
         .map_err(store_error)?;
         let Some(token) = known else { return Ok(None) };
-        if token.spent_at.is_some() {
-            end_family(&mut transaction, token.family, now).await?;
-            transaction.commit().await?;
-            return Ok(None);
-        }
-        if token.ended_at.is_some() || token.expires_at <= now.0 {
-            return Ok(None);
-        }
+        let next = match token.shown(successor, now, expires_at) {
+            TokenUse::Exchange(next) => next,
+            TokenUse::EndFamily => {
+                end_family(&mut transaction, token.family, now).await?;
+                transaction.commit().await?;
+                return Ok(None);
+            }
+            TokenUse::Refuse => return Ok(None),
+        };
         sqlx::query("UPDATE refresh_tokens SET spent_at = $1 WHERE hash = $2")
             .bind(now.0)
             .bind(&hash[..])
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;
-        let user = UserId(token.user_id);
-        let next = NewRefreshToken { hash: *successor, family: token.family, user, created_at: now, expires_at };
         insert_refresh_token(&mut transaction, &next).await?;
         transaction.commit().await?;
-        Ok(Some(user))
+        Ok(Some(next.user))
     }
 
     async fn end_refresh_family(&self, hash: &[u8; 32]) -> Result<(), StoreError> {
@@ -275,22 +275,6 @@ impl Accounts for SqliteStore {
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct CodeRow {
-    hash: Vec<u8>,
-    wrong_tries: i64,
-    expires_at: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct RefreshTokenRow {
-    family: Uuid,
-    user_id: Uuid,
-    expires_at: i64,
-    spent_at: Option<i64>,
-    ended_at: Option<i64>,
-}
-
 async fn account(connection: &mut SqliteConnection, user: UserId) -> Result<Option<Account>, StoreError> {
     let row: Option<AccountRow> = sqlx::query_as("SELECT * FROM users WHERE id = $1")
         .bind(user.0)
@@ -369,10 +353,8 @@ async fn try_code(
             .fetch_optional(&mut *connection)
             .await
             .map_err(store_error)?;
-    let Some(code) = known.filter(|code| code.expires_at > now.0 && code.wrong_tries < CODE_TRIES_MAX) else {
-        return Ok(CodeTry::Refused);
-    };
-    let (statement, outcome) = if code.hash == hash {
+    let Some(code) = known.filter(|code| code.is_alive(now)) else { return Ok(CodeTry::Refused) };
+    let (statement, outcome) = if code.is(hash) {
         ("DELETE FROM codes WHERE user_id = $1 AND purpose = $2", CodeTry::Accepted)
     } else {
         ("UPDATE codes SET wrong_tries = wrong_tries + 1 WHERE user_id = $1 AND purpose = $2", CodeTry::Refused)

@@ -6,6 +6,7 @@
 use sqlx::error::DatabaseError;
 
 use crate::persistence::StoreError;
+use crate::persistence::rows::is_undecodable;
 
 /// Primary result codes of SQLite (<https://www.sqlite.org/rescode.html>) that mean: not now.
 const BUSY: i32 = 5;
@@ -89,18 +90,6 @@ fn is_passing(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
     );
     busy_or_full || unreachable
-}
-
-/// Whether a row came that is not what the program expects.
-fn is_undecodable(error: &sqlx::Error) -> bool {
-    matches!(
-        error,
-        sqlx::Error::Decode(_)
-            | sqlx::Error::ColumnDecode { .. }
-            | sqlx::Error::ColumnNotFound(_)
-            | sqlx::Error::ColumnIndexOutOfBounds { .. }
-            | sqlx::Error::TypeNotFound { .. }
-    )
 }
 
 #[cfg(test)]

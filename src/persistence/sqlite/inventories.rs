@@ -7,7 +7,7 @@ use crate::domain::ids::InventoryId;
 use crate::domain::stock::Move;
 use crate::persistence::cursor::Cursor;
 use crate::persistence::records::{Inventory, Listed, Movement, NewInventory, Page};
-use crate::persistence::rows::{InventoryRow, MovementRow};
+use crate::persistence::rows::{InventoryRow, MovementRow, ledger_page};
 use crate::persistence::{Inventories, StoreError};
 
 use super::SqliteStore;
@@ -69,9 +69,7 @@ impl Inventories for SqliteStore {
         if start.is_some() && rows.is_empty() {
             return Err(StoreError::InvalidCursor);
         }
-        let next = rows.last().and_then(|last| last.previous).map(|next| Cursor::behind(LIST, (), next).encode());
-        let rows = rows.into_iter().map(Movement::try_from).collect::<Result<Vec<_>, _>>()?;
-        Ok(Listed { rows, next: next.transpose()? })
+        ledger_page(LIST, rows)
     }
 }
 

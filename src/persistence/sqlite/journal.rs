@@ -20,6 +20,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::persistence::entry::{Committed, ConsumedMessage, Work};
 use crate::persistence::plan::{HoldKey, InventoryRow, Needs, Plan, SessionRow, Snapshot};
 use crate::persistence::records::IdempotencyKey;
+use crate::persistence::rows::headers_to_text;
 use crate::persistence::{CommitError, Journal, StoreError};
 
 use super::SqliteStore;
@@ -316,10 +317,8 @@ async fn write(connection: &mut SqliteConnection, batch: Uuid, plan: &Plan<'_>) 
     write_stock(connection, plan).await?;
     write_orders(connection, plan).await?;
     let remembered = Rows::of(&plan.remembered, |cells, row| {
-        let headers =
-            serde_json::Value::from_iter(row.response.headers.iter().map(|(name, value)| [name.as_str(), value]));
         cells.text(&row.key.scope).text(&row.key.key).bytes(&row.fingerprint).number(i64::from(row.response.status));
-        cells.text(&headers.to_string()).text(&row.response.body).number(now);
+        cells.text(&headers_to_text(&row.response.headers)).text(&row.response.body).number(now);
     });
     execute(connection, REMEMBER, plan.remembered.len(), remembered).await?;
     let messages = Rows::of(&plan.messages, |cells, message| {

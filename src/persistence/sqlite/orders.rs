@@ -1,7 +1,5 @@
 //! Orders, and what was answered to requests that named themselves, in SQLite, to read.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
@@ -9,8 +7,8 @@ use uuid::Uuid;
 use crate::domain::ids::OrderId;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::cursor::{Cursor, page_of};
-use crate::persistence::records::{IdempotencyKey, Listed, Order, OrderFilter, OrderedLine, Page, Remembered};
-use crate::persistence::rows::{OrderItemRow, OrderRow, RememberedRow};
+use crate::persistence::records::{IdempotencyKey, Listed, Order, OrderFilter, Page, Remembered};
+use crate::persistence::rows::{OrderItemRow, OrderRow, RememberedRow, add_lines};
 use crate::persistence::{Orders, StoreError};
 
 use super::error::store_error;
@@ -101,13 +99,7 @@ impl SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(store_error)?;
-        let mut lines: HashMap<Uuid, Vec<OrderedLine>> = HashMap::with_capacity(orders.len());
-        for row in rows {
-            lines.entry(row.order_id).or_default().push(OrderedLine::from(row));
-        }
-        for order in orders {
-            order.lines = lines.remove(&order.id.0).unwrap_or_default();
-        }
+        add_lines(orders, rows);
         Ok(())
     }
 }

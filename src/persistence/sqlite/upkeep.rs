@@ -5,25 +5,12 @@ use std::sync::PoisonError;
 use async_trait::async_trait;
 
 use crate::domain::timestamp::Timestamp;
+use crate::persistence::forget::{FORGET, FORGOTTEN_AT_ONCE};
 use crate::persistence::records::Verdict;
 use crate::persistence::{StoreError, Upkeep};
 
 use super::error::store_error;
 use super::{SqliteStore, check};
-
-/// Removes at most [`FORGOTTEN_AT_ONCE`] rows from before `$1`, `$2`.
-const FORGET: [&str; 5] = [
-    "DELETE FROM idempotency_keys WHERE (scope, key) IN \
-     (SELECT scope, key FROM idempotency_keys WHERE at < $1 LIMIT $2)",
-    "DELETE FROM consumed_messages WHERE (queue, message_id) IN \
-     (SELECT queue, message_id FROM consumed_messages WHERE at < $1 LIMIT $2)",
-    "DELETE FROM journal_batches WHERE id IN (SELECT id FROM journal_batches WHERE at < $1 LIMIT $2)",
-    "DELETE FROM codes WHERE (user_id, purpose) IN (SELECT user_id, purpose FROM codes WHERE expires_at < $1 LIMIT $2)",
-    "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at < $1 LIMIT $2)",
-];
-
-/// Rows that one transaction removes, so that the journal waits milliseconds for it.
-const FORGOTTEN_AT_ONCE: u32 = 1_000;
 
 #[async_trait]
 impl Upkeep for SqliteStore {
@@ -31,6 +18,10 @@ impl Upkeep for SqliteStore {
     async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT count(*) FROM secrets").execute(&self.readers).await.map_err(store_error)?;
         Ok(())
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     async fn check(&self) -> Result<Vec<Verdict>, StoreError> {

@@ -1,0 +1,55 @@
+//! Cart sessions, in PostgreSQL, to read.
+
+use async_trait::async_trait;
+
+use crate::domain::cart::Cart;
+use crate::domain::ids::CartKey;
+use crate::domain::timestamp::Timestamp;
+use crate::persistence::records::KeptCart;
+use crate::persistence::rows::{CartLineRow, carts};
+use crate::persistence::{Carts, StoreError};
+
+use super::PostgresStore;
+use super::error::Answer;
+
+#[async_trait]
+impl Carts for PostgresStore {
+    /// One statement, so that session and lines are of one moment. An ended session shows the lines that ended in
+    /// its own way.
+    async fn cart(&self, key: CartKey) -> Result<Option<KeptCart>, StoreError> {
+        let rows: Vec<CartLineRow> = sqlx::query_as(
+            "SELECT session.key, session.secret, session.state AS session_state, session.version, \
+                 session.created_at, session.expires_at, orders.id AS order_id, \
+                 hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
+             FROM cart_sessions session \
+             LEFT JOIN orders ON orders.cart_key = session.key \
+             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = \
+                 CASE session.state WHEN 'open' THEN 'open' WHEN 'ordered' THEN 'sold' \
+                                    WHEN 'cleared' THEN 'released' ELSE 'expired' END \
+             WHERE session.key = $1 ORDER BY hold.number",
+        )
+        .bind(key.0)
+        .fetch_all(&self.pool)
+        .answered()
+        .await?;
+        Ok(carts(&rows)?.pop())
+    }
+
+    async fn carts_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Cart>, StoreError> {
+        let rows: Vec<CartLineRow> = sqlx::query_as(
+            "SELECT session.key, session.secret, session.state AS session_state, session.version, \
+                 session.created_at, session.expires_at, NULL::uuid AS order_id, \
+                 hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
+             FROM (SELECT * FROM cart_sessions WHERE state = 'open' AND expires_at <= $1 \
+                   ORDER BY expires_at, key LIMIT $2) session \
+             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = 'open' \
+             ORDER BY session.expires_at, session.key, hold.number",
+        )
+        .bind(now.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .answered()
+        .await?;
+        Ok(carts(&rows)?.into_iter().map(|kept| kept.cart).collect())
+    }
+}

@@ -1,0 +1,305 @@
+//! What a batch comes to, written in one statement.
+//!
+//! The statement has one part for each table that there is something to write to; each part takes its rows as arrays,
+//! one a column. The parts see the database as it was before the statement, and none needs what another writes.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Encode, Postgres, QueryBuilder, Row, Type};
+
+use crate::domain::ids::OrderId;
+use crate::persistence::plan::Plan;
+use crate::persistence::records::{Order, OrderedLine};
+use crate::persistence::rows::headers_to_text;
+
+use super::error::Answer;
+use super::journal::Stopped;
+
+/// The statement as far as it is put together.
+struct Writing {
+    query: QueryBuilder<Postgres>,
+    /// Each part's name, and how many rows it is to write.
+    parts: Vec<(&'static str, usize)>,
+    first_column: bool,
+}
+
+impl Writing {
+    /// Adds a part that writes `rows` rows: `before`, the columns that `columns` adds, `after`.
+    fn part(
+        &mut self,
+        name: &'static str,
+        rows: usize,
+        before: &'static str,
+        after: &'static str,
+        columns: impl FnOnce(&mut Self),
+    ) {
+        if rows == 0 {
+            return;
+        }
+        self.query.push(if self.parts.is_empty() { "WITH " } else { ", " }).push(name).push(" AS (").push(before);
+        self.first_column = true;
+        columns(self);
+        self.query.push(after).push(" RETURNING 1)");
+        self.parts.push((name, rows));
+    }
+
+    /// Adds a column of the part's rows.
+    fn column<'t, T: 't>(&mut self, values: impl Iterator<Item = T>) -> &mut Self
+    where
+        Vec<T>: Encode<'t, Postgres> + Type<Postgres>,
+    {
+        if !std::mem::replace(&mut self.first_column, false) {
+            self.query.push(", ");
+        }
+        self.query.push_bind(values.collect::<Vec<T>>());
+        self
+    }
+
+    /// Adds a column whose rows all say the same.
+    fn same(&mut self, rows: usize, value: i64) -> &mut Self {
+        self.column(std::iter::repeat_n(value, rows))
+    }
+}
+
+/// Writes the plan's rows, as many as it names. Fewer would mean that what was seen is not what is there.
+pub(super) async fn write(connection: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Stopped> {
+    let mut writing = Writing { query: QueryBuilder::new(""), parts: Vec::new(), first_column: true };
+    add_carts(&mut writing, plan);
+    add_stock(&mut writing, plan);
+    add_orders(&mut writing, plan);
+    add_messages(&mut writing, plan);
+    let Writing { mut query, parts, .. } = writing;
+    for (index, (name, _)) in parts.iter().enumerate() {
+        let separator = if index == 0 { " SELECT" } else { "," };
+        query.push(format_args!("{separator} (SELECT count(*) FROM {name})"));
+    }
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let counts = query.build().fetch_one(connection).in_time().await?;
+    for (index, (name, rows)) in parts.into_iter().enumerate() {
+        let written: i64 = counts.try_get(index)?;
+        if usize::try_from(written) != Ok(rows) {
+            return Err(Stopped::Corrupt(format!("{written} rows were written where {rows} were named: {name}")));
+        }
+    }
+    Ok(())
+}
+
+fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
+    let opened = &plan.opened_sessions;
+    writing.part(
+        "opened_session",
+        opened.len(),
+        "INSERT INTO cart_sessions (key, secret, created_at, expires_at, state, version) \
+         SELECT new.*, 'open', 1 FROM unnest(",
+        ") AS new",
+        |part| {
+            part.column(opened.iter().map(|row| row.key.0)).column(opened.iter().map(|row| &row.secret[..]));
+            part.column(opened.iter().map(|row| row.created_at.0)).column(opened.iter().map(|row| row.expires_at.0));
+        },
+    );
+    let changed = &plan.changed_sessions;
+    writing.part(
+        "changed_session",
+        changed.len(),
+        "UPDATE cart_sessions SET state = new.state, version = version + 1, expires_at = new.expires_at FROM unnest(",
+        ") AS new (key, state, seen, expires_at) \
+         WHERE cart_sessions.key = new.key AND version = new.seen AND cart_sessions.state = 'open'",
+        |part| {
+            part.column(changed.iter().map(|row| row.key.0)).column(changed.iter().map(|row| row.state.name()));
+            part.column(changed.iter().map(|row| row.seen)).column(changed.iter().map(|row| row.expires_at.0));
+        },
+    );
+    let opened = &plan.opened_holds;
+    writing.part(
+        "opened_hold",
+        opened.len(),
+        "INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state) \
+         SELECT new.*, 'open' FROM unnest(",
+        ") AS new",
+        |part| {
+            part.column(opened.iter().map(|row| row.cart.0)).column(opened.iter().map(|row| row.number));
+            part.column(opened.iter().map(|row| row.product.0)).column(opened.iter().map(|row| row.inventory.0));
+            part.column(opened.iter().map(|row| row.quantity));
+        },
+    );
+    let changed = &plan.changed_holds;
+    writing.part(
+        "changed_hold",
+        changed.len(),
+        "UPDATE holds SET quantity = new.quantity, state = new.state FROM unnest(",
+        ") AS new (cart_key, number, seen, quantity, state) \
+         WHERE holds.cart_key = new.cart_key AND holds.number = new.number AND holds.quantity = new.seen \
+         AND holds.state = 'open'",
+        |part| {
+            part.column(changed.iter().map(|row| row.cart.0)).column(changed.iter().map(|row| row.number));
+            part.column(changed.iter().map(|row| row.seen)).column(changed.iter().map(|row| row.quantity));
+            part.column(changed.iter().map(|row| row.state.name()));
+        },
+    );
+}
+
+fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
+    let balances = &plan.balances;
+    writing.part(
+        "balance",
+        balances.len(),
+        "UPDATE inventories SET on_hand = on_hand + new.on_hand_change, held = held + new.held_change, \
+         seq = seq + new.rows, last_movement = new.last_movement, updated_at = new.at FROM unnest(",
+        ") AS new (id, on_hand_change, held_change, rows, last_movement, seen, at) \
+         WHERE inventories.id = new.id AND seq = new.seen",
+        |part| {
+            part.column(balances.iter().map(|row| row.id.0));
+            part.column(balances.iter().map(|row| row.change.on_hand));
+            part.column(balances.iter().map(|row| row.change.held)).column(balances.iter().map(|row| row.rows));
+            part.column(balances.iter().map(|row| row.last_movement.0));
+            part.column(balances.iter().map(|row| row.after.seq - row.rows)).same(balances.len(), plan.now.0);
+        },
+    );
+    let rows = &plan.movements;
+    writing.part(
+        "movement",
+        rows.len(),
+        "INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change, held_change, \
+         on_hand, held, cart_key, order_id, reference, actor, at) SELECT * FROM unnest(",
+        ") AS new",
+        |part| {
+            let moves = || rows.iter().map(|row| row.movement);
+            part.column(moves().map(|movement| movement.id.0)).column(rows.iter().map(|row| row.previous.0));
+            part.column(moves().map(|movement| movement.inventory.0)).column(rows.iter().map(|row| row.after.seq));
+            part.column(moves().map(|movement| movement.stock_move.reason.name()));
+            part.column(moves().map(|movement| movement.stock_move.action.name()));
+            part.column(moves().map(|movement| movement.stock_move.units));
+            part.column(rows.iter().map(|row| row.change.on_hand)).column(rows.iter().map(|row| row.change.held));
+            part.column(rows.iter().map(|row| row.after.on_hand)).column(rows.iter().map(|row| row.after.held));
+            part.column(moves().map(|movement| movement.cart.map(|cart| cart.0)));
+            part.column(moves().map(|movement| movement.order.map(|order| order.0)));
+            part.column(moves().map(|movement| movement.reference.as_deref()));
+            part.column(moves().map(|movement| &*movement.actor)).same(rows.len(), plan.now.0);
+        },
+    );
+}
+
+fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
+    let orders = || plan.placed_orders.iter().map(AsRef::as_ref);
+    writing.part(
+        "placed_order",
+        plan.placed_orders.len(),
+        "INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total, \
+         status, sequence, shipping_address, payment_reference, created_at, updated_at) SELECT * FROM unnest(",
+        ") AS new",
+        |part| {
+            part.column(orders().map(|order: &Order| order.id.0)).column(orders().map(|order| order.cart.key.0));
+            part.column(orders().map(|order| order.user.0)).column(orders().map(|order| order.user_name.as_str()));
+            part.column(orders().map(|order| order.user_email.as_str()));
+            part.column(orders().map(|order| order.currency.code()));
+            part.column(orders().map(|order| order.totals.subtotal.0)).column(orders().map(|order| order.totals.tax.0));
+            part.column(orders().map(|order| order.totals.grand_total.0));
+            part.column(orders().map(|order| order.status.name())).column(orders().map(|order| order.sequence));
+            part.column(orders().map(|order| order.shipping_address.as_deref()));
+            part.column(orders().map(|order| order.payment_reference.as_deref()));
+            part.column(orders().map(|order| order.created_at.0)).column(orders().map(|order| order.updated_at.0));
+        },
+    );
+    add_items(writing, plan);
+    let changed = &plan.changed_orders;
+    writing.part(
+        "changed_order",
+        changed.len(),
+        "UPDATE orders SET status = new.status, sequence = sequence + 1, updated_at = new.at, \
+         payment_reference = coalesce(new.payment_reference, orders.payment_reference) FROM unnest(",
+        ") AS new (id, seen, status, payment_reference, at) WHERE orders.id = new.id AND orders.status = new.seen",
+        |part| {
+            part.column(changed.iter().map(|row| row.id.0)).column(changed.iter().map(|row| row.seen.name()));
+            part.column(changed.iter().map(|row| row.to.name()));
+            part.column(changed.iter().map(|row| row.payment_reference)).same(changed.len(), plan.now.0);
+        },
+    );
+    let events = &plan.events;
+    writing.part(
+        "event",
+        events.len(),
+        "INSERT INTO outbox (id, order_id, queue, payload, at) \
+         SELECT id, order_id, queue, payload, at FROM unnest(",
+        ") WITH ORDINALITY AS new (id, order_id, queue, payload, at, place) ORDER BY place",
+        |part| {
+            part.column(events.iter().map(|event| event.id.0)).column(events.iter().map(|event| event.order.0));
+            part.column(events.iter().map(|event| event.queue));
+            part.column(events.iter().map(|event| event.payload.as_str())).same(events.len(), plan.now.0);
+        },
+    );
+}
+
+fn add_items(writing: &mut Writing, plan: &Plan<'_>) {
+    let items: Vec<(OrderId, i64, &OrderedLine)> = plan
+        .placed_orders
+        .iter()
+        .flat_map(|order| (0_i64..).zip(&order.lines).map(|(position, line)| (order.id, position, line)))
+        .collect();
+    writing.part(
+        "order_item",
+        items.len(),
+        "INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total) \
+         SELECT * FROM unnest(",
+        ") AS new",
+        |part| {
+            part.column(items.iter().map(|(order, ..)| order.0)).column(items.iter().map(|(_, position, _)| *position));
+            let ordered = || items.iter().map(|(.., ordered)| *ordered);
+            part.column(ordered().map(|ordered| ordered.line.product.0));
+            part.column(ordered().map(|ordered| ordered.inventory.0));
+            part.column(ordered().map(|ordered| ordered.line.name.as_str()));
+            part.column(ordered().map(|ordered| ordered.line.sku.as_str()));
+            part.column(ordered().map(|ordered| ordered.line.price.0));
+            part.column(ordered().map(|ordered| ordered.line.quantity));
+            part.column(ordered().map(|ordered| ordered.line.total.0));
+        },
+    );
+}
+
+fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
+    let mails = &plan.mails;
+    writing.part(
+        "mail",
+        mails.len(),
+        "INSERT INTO emails (id, sender, recipient, subject, body, html, source, status, due_at, created_at) \
+         SELECT new.*, created_at FROM unnest(",
+        ") AS new (id, sender, recipient, subject, body, html, source, status, created_at)",
+        |part| {
+            part.column(mails.iter().map(|mail| mail.id.0)).column(mails.iter().map(|mail| mail.sender.as_str()));
+            part.column(mails.iter().map(|mail| mail.recipient.as_str()));
+            part.column(mails.iter().map(|mail| mail.subject.as_str()));
+            part.column(mails.iter().map(|mail| mail.body.as_str()));
+            part.column(mails.iter().map(|mail| mail.html.as_deref()));
+            part.column(mails.iter().map(|mail| mail.source.as_str()));
+            part.column(mails.iter().map(|mail| mail.status.name()));
+            part.column(mails.iter().map(|mail| mail.created_at.0));
+        },
+    );
+    let remembered = &plan.remembered;
+    writing.part(
+        "remembered",
+        remembered.len(),
+        "INSERT INTO idempotency_keys (scope, key, fingerprint, status, headers, body, at) SELECT * FROM unnest(",
+        ") AS new",
+        |part| {
+            let responses = || remembered.iter().map(|row| &row.response);
+            part.column(remembered.iter().map(|row| row.key.scope.as_str()));
+            part.column(remembered.iter().map(|row| row.key.key.as_str()));
+            part.column(remembered.iter().map(|row| &row.fingerprint[..]));
+            part.column(responses().map(|response| i64::from(response.status)));
+            part.column(responses().map(|response| headers_to_text(&response.headers)));
+            part.column(responses().map(|response| response.body.as_str())).same(remembered.len(), plan.now.0);
+        },
+    );
+    let messages = &plan.messages;
+    writing.part(
+        "consumed",
+        messages.len(),
+        "INSERT INTO consumed_messages (queue, message_id, at) SELECT * FROM unnest(",
+        ") AS new",
+        |part| {
+            part.column(messages.iter().map(|message| message.queue));
+            part.column(messages.iter().map(|message| message.id.as_str())).same(messages.len(), plan.now.0);
+        },
+    );
+}
