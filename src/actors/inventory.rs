@@ -187,8 +187,6 @@ impl InventoryActor {
         };
         let units = match known.escrow.take(takes) {
             Ok(()) => takes,
-            // What gives is not refused for want of stock, though for a moment more may be set aside than there is.
-            Err(_) if takes == 0 => 0,
             // It may be these very units that the same request took when it came before. Only the journal knows
             // names, behind all that was accepted before; nothing is set aside for this one.
             Err(_) if entry.is_named() => 0,

@@ -191,3 +191,7 @@ async fn cancel_unpaid(parts: &SweeperParts, ttl: Duration) -> Result<(), StoreE
     join_all(cancelled).await;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "sweeper_tests.rs"]
+mod tests;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
+use serde_json::json;
 use storekeeper::config::Config;
 use storekeeper::domain::cart::Lifetime;
 use storekeeper::domain::timestamp::Timestamp;
@@ -124,6 +126,31 @@ async fn carts_that_a_stopped_server_left_end_at_the_next_start() {
     until_free(&shop.api, &item).await;
     assert_eq!(shop.api.level(&item).await, Level::free(1_000));
     assert_eq!(i64::try_from(count(&shop.api.ledger(&item).await, "hold_expired")), Ok(left + 1));
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_nobody_pays_is_cancelled_in_time() {
+    let shop = TestShop::open_at(standing_clock(), |config| config.order_pending_ttl = Some(60 * SECOND)).await;
+    let item = shop.api.item("5.00", 10).await;
+    let buyer = shop.buyer().await;
+    let mut orders = Vec::new();
+    for quantity in [3, 4] {
+        let session = shop.api.cart_with(&item, quantity).await;
+        orders.push(shop.api.checkout(&buyer, &session).send().await.expect_status(201).text("id"));
+    }
+    let paid = shop.api.ask_as_admin(Method::PUT, &format!("/orders/{}/status", orders[0]));
+    paid.json(&json!({"status": "CONFIRMED"})).send().await.expect_status(200);
+    shop.clock().advance(60 * SECOND);
+
+    let level = Level::free(7);
+    until("the unpaid units are back", PATIENCE, async || (shop.api.level(&item).await == level).then_some(())).await;
+    let status = async |order: &str| {
+        let shown = shop.api.ask_as_admin(Method::GET, &format!("/orders/{order}")).send().await;
+        shown.expect_status(200).text("status")
+    };
+    assert_eq!((status(&orders[0]).await, status(&orders[1]).await), ("CONFIRMED".into(), "CANCELLED".into()));
+    shop.api.cancel(&buyer, &orders[1]).send().await.expect_refusal(409, "invalid_transition");
     shop.stop().await;
 }
 
