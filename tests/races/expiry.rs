@@ -141,7 +141,7 @@ async fn an_order_that_nobody_pays_is_cancelled_in_time() {
     }
     let paid = shop.api.ask_as_admin(Method::PUT, &format!("/orders/{}/status", orders[0]));
     paid.json(&json!({"status": "CONFIRMED"})).send().await.expect_status(200);
-    shop.clock().advance(60 * SECOND);
+    shop.clock().advance(61 * SECOND);
 
     let level = Level::free(7);
     until("the unpaid units are back", PATIENCE, async || (shop.api.level(&item).await == level).then_some(())).await;
