@@ -97,7 +97,6 @@ impl House {
             Arc::new(Registry::new(Arc::clone(&arbiters), limits.journal_mailbox)),
             JournalParts {
                 store: Arc::clone(&store),
-                clock: clock.clone(),
                 inventories: Arc::clone(&stock),
                 batch_max: limits.journal_batch_max,
             },

@@ -20,7 +20,6 @@ use uuid::Uuid;
 use crate::domain::ids::InventoryId;
 use crate::domain::stock::Balance;
 use crate::domain::timestamp::Timestamp;
-use crate::persistence::clock::Clock;
 use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
 use crate::persistence::{CommitError, SharedStore, StoreError};
 
@@ -152,8 +151,6 @@ impl Submission {
 pub struct JournalParts {
     /// Where it writes.
     pub store: SharedStore,
-    /// Whose time the commits tell.
-    pub clock: Clock,
     /// The actors that are told the balances.
     pub inventories: Arc<Registry<InventoryId, InventoryActor>>,
     /// Entries of one transaction at most.
@@ -298,7 +295,6 @@ fn commit_or_halve<'a>(
         let works: Vec<Work> = batch.iter().map(|queued| queued.submission.work.clone()).collect();
         match commit_known(parts, &works).await {
             Ok(committed) => {
-                parts.clock.learn(committed.at);
                 let balances = committed.balances.iter().map(|(id, balance)| (*id, (*balance, committed.at)));
                 settlement.balances.extend(balances);
                 settlement.outcomes.extend(batch.into_iter().zip(committed.done.into_iter().map(Ok)));

@@ -1,7 +1,7 @@
 //! The time that decides: the database's.
 //!
-//! A node's own clock may be wrong; so each commit tells how far the database's clock is from it, and every time
-//! that this program writes or compares is read here.
+//! A node's own clock may be wrong; so a store whose database has a clock of its own tells how far that is from this
+//! one, and every time that this program writes or compares is read here. SQLite has none: its time is this clock's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -52,7 +52,8 @@ impl Clock {
         }
     }
 
-    /// Learns that the database's clock stood at `database` just now.
+    /// Learns that the database's clock stood at `database` just now. For stores, at the moment they have read it from
+    /// the database; a time that was read from this clock, told back later, would make it fall behind.
     pub fn learn(&self, database: Timestamp) {
         if let Source::System { ahead } = &self.source {
             ahead.store(database.0.saturating_sub(system_micros()), Ordering::Relaxed);
