@@ -214,10 +214,12 @@ where
     F: Future<Output = Result<StoredResponse, CommandError>>,
 {
     let not_before = Timestamp(state.clock.now().0.saturating_sub(KEPT_MICROS));
+    // Before the look: who looks first and then gets the turn of one that has just ended would do it again.
+    let turn = state.in_flight.enter(&named);
     if let Some(kept) = state.store.remembered(&named.key, not_before).await? {
         return Ok(replay(&named, kept));
     }
-    let _turn = match state.in_flight.enter(&named) {
+    let _turn = match turn {
         Ok(turn) => turn,
         Err(outcome) => return Ok(outcome),
     };
