@@ -19,12 +19,11 @@ use uuid::Uuid;
 
 use crate::domain::ids::InventoryId;
 use crate::domain::stock::Balance;
-use crate::domain::timestamp::Timestamp;
 use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
 use crate::persistence::{CommitError, SharedStore, StoreError};
 
 use super::command::{AppliedOutcome, CommandError};
-use super::inventory::{InventoryActor, Reload, Settle};
+use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
 use super::mailbox::{KindCounters, Posted, Ticket};
 use super::registry::{Incarnation, Registry};
 
@@ -293,10 +292,11 @@ fn commit_or_halve<'a>(
             return;
         }
         let works: Vec<Work> = batch.iter().map(|queued| queued.submission.work.clone()).collect();
+        let since = Instant::now();
         match commit_known(parts, &works).await {
             Ok(committed) => {
-                let balances = committed.balances.iter().map(|(id, balance)| (*id, (*balance, committed.at)));
-                settlement.balances.extend(balances);
+                let told = |balance| ToldBalance { balance, at: committed.at, since };
+                settlement.balances.extend(committed.balances.iter().map(|(id, balance)| (*id, told(*balance))));
                 settlement.outcomes.extend(batch.into_iter().zip(committed.done.into_iter().map(Ok)));
             }
             Err(StoreError::Constraint(rule)) if batch.len() > 1 => {
@@ -359,7 +359,7 @@ async fn commit_known(parts: &JournalParts, works: &[Work]) -> Result<Committed,
 /// has an answer and asks for the stock finds it there.
 struct Settlement {
     inventories: Arc<Registry<InventoryId, InventoryActor>>,
-    balances: HashMap<InventoryId, (Balance, Timestamp)>,
+    balances: HashMap<InventoryId, ToldBalance>,
     takes: HashMap<(InventoryId, Incarnation), i64>,
     outcomes: Vec<(Queued, Result<Done, JournalError>)>,
 }
