@@ -357,7 +357,10 @@ impl Handler<Expire> for CartActor {
     type Result = ();
 
     fn handle(&mut self, expire: Expire, context: &mut Self::Context) {
-        self.waiting.push_back(Waiting::Expire(expire));
+        // One that waits already is enough, however often the sweep comes by.
+        if !self.waiting.iter().any(|waiting| matches!(waiting, Waiting::Expire(_))) {
+            self.waiting.push_back(Waiting::Expire(expire));
+        }
         self.go_on(context);
     }
 }

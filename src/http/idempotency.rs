@@ -213,8 +213,6 @@ where
     W: FnOnce(State, Command<T>) -> F,
     F: Future<Output = Result<StoredResponse, CommandError>>,
 {
-    // The turn comes before the look: whoever had it has left its answer when it is free again.
-    let turn = state.in_flight.enter(&named);
     let not_before = Timestamp(state.clock.now().0.saturating_sub(KEPT_MICROS));
     // Before the look: who looks first and then gets the turn of one that has just ended would do it again.
     let turn = state.in_flight.enter(&named);
