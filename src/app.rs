@@ -31,10 +31,10 @@ use crate::http::{self, AppState, DependencyState, Foundation};
 use crate::messaging::bus::EventBus;
 use crate::messaging::mail::{TemplateError, Templates};
 use crate::persistence::clock::Clock;
-use crate::persistence::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::persistence::open::{self, OpenError};
 use crate::persistence::{SharedStore, StoreError};
 
-/// Connections that read from the database.
+/// Connections that read from SQLite.
 const READERS: u32 = 8;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4_096;
@@ -298,8 +298,7 @@ async fn open(
     runtime: tokio::runtime::Handle,
     draining: Arc<AtomicBool>,
 ) -> Result<Opened, AppError> {
-    let options = SqliteOptions { folder: config.store.folder.clone(), readers: READERS };
-    let store: SharedStore = Arc::new(SqliteStore::open(options, clock.clone()).await?);
+    let store = open::open(config.store.options(READERS), clock.clone()).await?;
     let first_admin = make_first_admin(&config, &store, &clock).await?;
     let house = House::open(HouseParts {
         store: Arc::clone(&store),
@@ -351,8 +350,12 @@ async fn make_first_admin(config: &Config, store: &SharedStore, clock: &Clock) -
     }
     let email = config.admin.email.clone();
     let password = config.admin.password.clone();
-    let password = admin::create(store.as_ref(), &email, admin::NAME, password, clock.now()).await?;
-    Ok(Some(FirstAdmin { email, password }))
+    match admin::create(store.as_ref(), &email, admin::NAME, password, clock.now()).await {
+        Ok(password) => Ok(Some(FirstAdmin { email, password })),
+        // Another server that started at the same moment was faster.
+        Err(AdminError::AddressTaken) if store.has_admin().await? => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::dev::Server), AppError> {
@@ -362,7 +365,8 @@ fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::de
     let server = HttpServer::new(move || actix_web::App::new().configure(http::configure(state.clone())))
         .workers(config.http.workers)
         .backlog(BACKLOG)
-        .shutdown_timeout(config.shutdown_limit.as_secs())
+        // What is left of the limit is for the actors.
+        .shutdown_timeout((config.shutdown_limit * 3 / 4).as_secs().max(1))
         .disable_signals()
         .bind(address)
         .map_err(failed)?;
@@ -397,11 +401,11 @@ fn cores() -> usize {
 pub fn serve(config: Config) -> Result<(), AppError> {
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     waiting.block_on(async {
-        let folder = config.store.folder.clone();
+        let data = config.store.to_string();
         // Before anybody is told where it serves: who knows may send a signal at once.
         let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        if let Err(error) = announce(&app, &folder) {
+        if let Err(error) = announce(&app, &data) {
             // Nobody reads standard output: no reason to end a server that serves.
             tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
         }
@@ -409,10 +413,10 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     })
 }
 
-fn announce(app: &App, folder: &std::path::Path) -> io::Result<()> {
+fn announce(app: &App, data: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "Storekeeper serves at http://{}", app.address())?;
-    writeln!(out, "  data     {} (SQLite)", folder.display())?;
+    writeln!(out, "  data     {data}")?;
     writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {

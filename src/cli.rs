@@ -17,8 +17,8 @@ use crate::app::{self, AppError};
 use crate::config::{Config, ConfigError, StoreConfig, settings};
 use crate::domain::user::{EmailAddress, InvalidEmailAddress};
 use crate::persistence::clock::Clock;
-use crate::persistence::sqlite::{OpenError, SqliteOptions, SqliteStore};
-use crate::persistence::{StoreError, Upkeep};
+use crate::persistence::open::{self, OpenError};
+use crate::persistence::{SharedStore, StoreError};
 use crate::telemetry::{self, TelemetryError};
 
 /// Connections that read, for a command that asks one thing after another.
@@ -44,7 +44,7 @@ pub struct Arguments {
 enum Command {
     /// Serves the shop until it is told to stop (SIGTERM or Ctrl-C); what it does without a command.
     Serve,
-    /// Makes the database, or brings its schema up to date. No server may run on it.
+    /// Makes the database, or brings its schema up to date. No server may run on it, if it is SQLite.
     Migrate,
     /// Verifies the books: stock against ledger, holds, orders, events. May run beside a server.
     ///
@@ -53,7 +53,8 @@ enum Command {
     /// Administrators.
     #[command(subcommand)]
     Admin(AdminCommand),
-    /// Fills an empty database with the catalogue and the stock of a small shop. No server may run on it.
+    /// Fills an empty database with the catalogue and the stock of a small shop. No server may run on it, if it is
+    /// SQLite.
     Demo,
     /// Prints the page of the settings, in Markdown.
     #[command(hide = true)]
@@ -62,7 +63,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum AdminCommand {
-    /// Makes an administrator, verified and ready to sign in. No server may run on the database.
+    /// Makes an administrator, verified and ready to sign in. No server may run on the database, if it is SQLite.
     Create {
         /// Their address.
         #[arg(long, value_parser = parse_email)]
@@ -143,7 +144,7 @@ fn run_command(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Serve => app::serve(config)?,
         Command::Migrate => block_on(migrate(&config.store))?,
-        Command::Check => return block_on(check::check(&config.store.folder)),
+        Command::Check => return block_on(check::check(&config.store)),
         Command::Admin(AdminCommand::Create { email, name, password }) => {
             block_on(create_admin(&config.store, &email, &name, password))?;
         }
@@ -155,7 +156,7 @@ fn run_command(command: Command) -> Result<ExitCode, CliError> {
 
 async fn migrate(store: &StoreConfig) -> Result<(), CliError> {
     open(store).await?.close().await;
-    writeln!(io::stdout(), "The database in {} is up to date.", store.folder.display())?;
+    writeln!(io::stdout(), "The database in {store} is up to date.")?;
     Ok(())
 }
 
@@ -166,7 +167,7 @@ async fn create_admin(
     password: Option<SecretString>,
 ) -> Result<(), CliError> {
     let database = open(store).await?;
-    let created = admin::create(&database, email, name, password, Clock::system().now()).await;
+    let created = admin::create(database.as_ref(), email, name, password, Clock::system().now()).await;
     database.close().await;
     let made_up = created?;
     writeln!(io::stdout(), "{email} is an administrator now.")?;
@@ -176,10 +177,9 @@ async fn create_admin(
     Ok(())
 }
 
-/// Opens the database for a command that needs it for itself.
-async fn open(store: &StoreConfig) -> Result<SqliteStore, OpenError> {
-    let options = SqliteOptions { folder: store.folder.clone(), readers: COMMAND_READERS };
-    SqliteStore::open(options, Clock::system()).await
+/// Opens the database for a command that changes it.
+async fn open(store: &StoreConfig) -> Result<SharedStore, OpenError> {
+    open::open(store.options(COMMAND_READERS), Clock::system()).await
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {

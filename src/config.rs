@@ -6,6 +6,7 @@
 mod reader;
 pub mod settings;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
@@ -18,12 +19,16 @@ use crate::actors::shop::ShopRules;
 use crate::domain::cart::{Lifetime, Limits};
 use crate::domain::money::{Currency, TaxRate};
 use crate::domain::user::EmailAddress;
+use crate::persistence::open::StoreOptions;
+use crate::persistence::postgres::PostgresOptions;
+use crate::persistence::sqlite::SqliteOptions;
 
 use reader::Reader;
 pub use reader::{ConfigError, Fault};
 
 const DAY_SECONDS: u64 = 86_400;
 const YEAR_SECONDS: u64 = 366 * DAY_SECONDS;
+const POOL_MAX: u64 = 1_000;
 const MAILBOX_MAX: u64 = 1_000_000;
 
 /// All that can be set. It has no `Debug`, since it holds secrets.
@@ -63,10 +68,36 @@ pub struct HttpConfig {
 }
 
 /// Where things are kept.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// The folder of the SQLite files.
-    pub folder: PathBuf,
+#[derive(Clone)]
+pub enum StoreConfig {
+    /// In SQLite files of this machine.
+    Sqlite {
+        /// Their folder.
+        folder: PathBuf,
+    },
+    /// In PostgreSQL, which other servers may share. It has no `Debug`, since an address may hold a password.
+    Postgres(PostgresOptions),
+}
+
+impl StoreConfig {
+    /// What to open; `readers` is how many connections read from SQLite.
+    #[must_use]
+    pub fn options(&self, readers: u32) -> StoreOptions {
+        match self {
+            Self::Sqlite { folder } => StoreOptions::Sqlite(SqliteOptions { folder: folder.clone(), readers }),
+            Self::Postgres(options) => StoreOptions::Postgres(options.clone()),
+        }
+    }
+}
+
+impl fmt::Display for StoreConfig {
+    /// Where it is, for people; nothing of it is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { folder } => write!(f, "{} (SQLite)", folder.display()),
+            Self::Postgres(options) => write!(f, "{} (PostgreSQL)", options.place()),
+        }
+    }
 }
 
 /// Who mails come from.
@@ -151,7 +182,7 @@ impl Config {
     /// None that a program meets which passes its tests: the defaults are usable.
     pub fn embedded(folder: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::read(|_| None)?;
-        folder.clone_into(&mut config.store.folder);
+        config.store = StoreConfig::Sqlite { folder: folder.to_owned() };
         config.http.bind.set_port(0);
         Ok(config)
     }
@@ -220,24 +251,28 @@ fn read_shop(reader: &mut Reader<'_>) -> Option<ShopRules> {
 }
 
 fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
+    let pool =
+        reader.number(&settings::DATABASE_POOL, "connections", 1, POOL_MAX).and_then(|size| u32::try_from(size).ok());
     let Some(url) = reader.given(settings::DATABASE_URL.name) else {
         let folder = reader.read(&settings::DATA_DIR, "a folder", |text| Some(PathBuf::from(text)));
-        return Some(StoreConfig { folder: folder? });
+        return Some(StoreConfig::Sqlite { folder: folder? });
     };
     if reader.given(settings::DATA_DIR.name).is_some() {
         reader.fault(&settings::DATA_DIR, "DATABASE_URL names the folder already; set one of the two");
     }
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        let right = "this version does not know PostgreSQL; it must be sqlite: and a folder, such as sqlite:./data";
-        reader.fault(&settings::DATABASE_URL, right);
-        return None;
+        let right = "an address such as postgres://user:password@host:5432/database";
+        return reader
+            .read(&settings::DATABASE_URL, right, |url| PostgresOptions::of(url, pool?))
+            .map(StoreConfig::Postgres);
     }
-    let folder = reader.read(&settings::DATABASE_URL, "sqlite: and a folder, such as sqlite:./data", |text| {
+    let right = "sqlite: and a folder, such as sqlite:./data, or postgres:// and an address";
+    let folder = reader.read(&settings::DATABASE_URL, right, |text| {
         let folder = text.strip_prefix("sqlite:")?;
         let folder = folder.strip_prefix("//").unwrap_or(folder);
         (!folder.is_empty() && !folder.starts_with(':') && !folder.contains('?')).then(|| PathBuf::from(folder))
     });
-    Some(StoreConfig { folder: folder? })
+    Some(StoreConfig::Sqlite { folder: folder? })
 }
 
 fn read_tokens(reader: &mut Reader<'_>) -> Option<TokenConfig> {
@@ -333,7 +368,7 @@ mod tests {
     fn nothing_needs_to_be_set() {
         let config = read(&[]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.http.bind.to_string(), "127.0.0.1:8081");
-        assert_eq!(config.store.folder, Path::new("./data"));
+        assert_eq!(config.store.to_string(), "./data (SQLite)");
         assert_eq!(config.shop.lifetime.ttl, Duration::from_secs(900));
         assert_eq!(config.shop.currency.code(), "USD");
         assert_eq!(config.tokens.access_ttl, Duration::from_secs(7200));
@@ -355,7 +390,7 @@ mod tests {
             ("LOG_FORMAT", "json"),
         ]);
         let config = config.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(config.store.folder, Path::new("/srv/shop"));
+        assert_eq!(config.store.to_string(), "/srv/shop (SQLite)");
         assert_eq!(config.shop.lifetime.ttl, Duration::from_secs(60));
         assert_eq!(config.shop.lifetime.max_age, Duration::from_secs(3600));
         assert_eq!(config.order_pending_ttl, Some(Duration::from_secs(86_400)));
@@ -420,15 +455,27 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let short = "short-but-secret";
-        let found =
-            faults(&[("JWT_SECRET", short), ("ADMIN_PASSWORD", "seven77"), ("DATABASE_URL", "postgres://u:pw@h/d")]);
+        let found = faults(&[
+            ("JWT_SECRET", short),
+            ("ADMIN_PASSWORD", "seven77"),
+            ("DATABASE_URL", "postgres://u:pw@h:port/d"),
+        ]);
         assert_eq!(found.len(), 3);
         let text = ConfigError { faults: found }.to_string();
         for secret in [short, "seven77", "pw@h"] {
             assert!(!text.contains(secret), "{text}");
         }
         assert!(text.contains("JWT_SECRET (its value is not shown): it must be 32 bytes or more"), "{text}");
-        assert!(text.contains("this version does not know PostgreSQL"), "{text}");
+    }
+
+    #[test]
+    fn postgresql_is_shown_without_its_password() {
+        let url = "postgresql://shop:pw@db.example.org/books?sslmode=require";
+        let config = read(&[("DATABASE_URL", url), ("DATABASE_POOL", "3")]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.store.to_string(), "books at db.example.org:5432 (PostgreSQL)");
+        let StoreConfig::Postgres(options) = config.store else { panic!("not PostgreSQL") };
+        assert_eq!((options.url.as_str(), options.pool), (url, 3));
+        assert_eq!(faults(&[("DATABASE_POOL", "0")]).len(), 1);
     }
 
     #[test]
@@ -457,7 +504,7 @@ mod tests {
     #[test]
     fn a_test_has_its_own_folder_and_port() {
         let config = Config::embedded(Path::new("elsewhere")).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(config.store.folder, Path::new("elsewhere"));
+        assert_eq!(config.store.to_string(), "elsewhere (SQLite)");
         assert_eq!(config.http.bind.port(), 0);
     }
 }

@@ -20,10 +20,14 @@ use crate::persistence::entry::{Applied, Entry, Refusal, Work};
 use crate::persistence::records::Inventory;
 
 use super::command::{CommandError, StockView};
-use super::journal::{Answer, EscrowedTake, JournalError, JournalHandle, Submission};
+use super::journal::{Answer, JournalError, JournalHandle, Submission};
 use super::mailbox::Posted;
 use super::registry::{Birth, Passivate, Registry};
+use super::settlement::EscrowedTake;
 
+/// How old a balance may be that a refusal for want of stock or an answer about the stock rests on, where other servers
+/// may have changed it. One that only refuses commits nothing, and would never learn that units have come back.
+const BALANCE_AGE_MAX: Duration = Duration::from_millis(200);
 /// How long an actor that starts waits for the database.
 const LOAD_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -49,8 +53,19 @@ pub struct ReadStock {
 pub struct Settle {
     /// Units of this actor's takes whose outcome is known now.
     pub units: i64,
-    /// The newest balance, and when it was committed.
-    pub balance: Option<(Balance, Timestamp)>,
+    /// The newest balance.
+    pub balance: Option<ToldBalance>,
+}
+
+/// A balance as a transaction found or left it.
+#[derive(Debug, Clone, Copy)]
+pub struct ToldBalance {
+    /// The balance.
+    pub balance: Balance,
+    /// The database's time in that transaction.
+    pub at: Timestamp,
+    /// When that transaction had not begun yet: the balance is at least as new.
+    pub since: Instant,
 }
 
 impl Message for Settle {
@@ -101,6 +116,8 @@ struct Known {
     record: Arc<Inventory>,
     escrow: Escrow,
     updated_at: Timestamp,
+    /// The balance is at least as new as this.
+    since: Instant,
 }
 
 /// The actor.
@@ -111,8 +128,10 @@ pub struct InventoryActor {
     known: Option<Known>,
     waiting: VecDeque<Waiting>,
     loading: bool,
+    /// What is known may be wrong: to be loaded again before anything else is decided.
+    stale: bool,
     /// The newest balance heard of while the first one was being loaded.
-    heard: Option<(Balance, Timestamp)>,
+    heard: Option<ToldBalance>,
     #[cfg(feature = "fault-injection")]
     panic_at: Option<PanicPoint>,
 }
@@ -128,6 +147,7 @@ impl InventoryActor {
             known: None,
             waiting: VecDeque::new(),
             loading: false,
+            stale: false,
             heard: None,
             #[cfg(feature = "fault-injection")]
             panic_at: None,
@@ -139,26 +159,37 @@ impl InventoryActor {
         if std::mem::replace(&mut self.loading, true) {
             return;
         }
+        self.stale = false;
         let (parts, id) = (self.parts.clone(), self.id);
+        let since = Instant::now();
         let load = async move {
             let balance = parts.journal.load(id, Instant::now() + LOAD_DEADLINE).await?;
             let record = parts.store.inventory(id).await?;
             let unknown = JournalError::Refused(Refusal::UnknownInventory { inventory: id });
             balance.zip(record).ok_or(unknown)
         };
-        context.spawn(load.into_actor(self).map(|loaded, actor, context| actor.loaded(loaded, context)));
+        context.spawn(load.into_actor(self).map(move |loaded, actor, context| actor.loaded(loaded, since, context)));
     }
 
-    fn loaded(&mut self, loaded: Result<(Balance, Inventory), JournalError>, context: &mut Context<Self>) {
+    /// Decides what has waited: by the balance that came, however long it took.
+    fn loaded(
+        &mut self,
+        loaded: Result<(Balance, Inventory), JournalError>,
+        since: Instant,
+        context: &mut Context<Self>,
+    ) {
         self.loading = false;
         match loaded {
             Ok((balance, record)) => {
                 let mut escrow = self.known.take().map_or_else(|| Escrow::new(balance), |known| known.escrow);
                 escrow.learn(balance);
                 let updated_at = record.updated_at;
-                self.known = Some(Known { record: Arc::new(record), escrow, updated_at });
-                if let Some((balance, at)) = self.heard.take() {
-                    self.learn(balance, at);
+                self.known = Some(Known { record: Arc::new(record), escrow, updated_at, since });
+                if let Some(told) = self.heard.take() {
+                    self.learn(told);
+                }
+                if self.stale {
+                    return self.load(context);
                 }
                 for waiting in std::mem::take(&mut self.waiting) {
                     match waiting {
@@ -168,6 +199,7 @@ impl InventoryActor {
                 }
             }
             Err(error) => {
+                self.stale = true;
                 for waiting in std::mem::take(&mut self.waiting) {
                     match waiting {
                         Waiting::Change(posted) => drop(posted.message.answer.send(Err(error.clone()))),
@@ -192,11 +224,11 @@ impl InventoryActor {
             Err(_) if entry.is_named() => 0,
             Err(error) => return drop(answer.send(Err(JournalError::Refused(refusal(self.id, error))))),
         };
-        let take = EscrowedTake { inventory: self.id, incarnation: self.birth.incarnation, units };
+        let registry = Arc::clone(&self.parts.registry);
+        let take = (units > 0).then(|| EscrowedTake::new(self.id, self.birth.incarnation, units, registry));
         #[cfg(feature = "fault-injection")]
         self.panic_when(PanicPoint::BeforeJournal);
         let work = Work::Write(Arc::new(entry));
-        let take = (units > 0).then_some(take);
         self.parts.journal.submit(Submission { work, take, deadline, answer: Answer::Entry(answer) });
         #[cfg(feature = "fault-injection")]
         self.panic_when(PanicPoint::AfterJournal);
@@ -211,13 +243,31 @@ impl InventoryActor {
         drop(message.answer.send(view));
     }
 
-    fn learn(&mut self, balance: Balance, at: Timestamp) {
-        if let Some(known) = &mut self.known
-            && balance.seq > known.escrow.balance().seq
-        {
-            known.escrow.learn(balance);
-            known.updated_at = at;
+    fn learn(&mut self, told: ToldBalance) {
+        let Some(known) = &mut self.known else { return };
+        let seq = known.escrow.balance().seq;
+        if told.balance.seq > seq {
+            known.escrow.learn(told.balance);
+            known.updated_at = told.at;
         }
+        if told.balance.seq >= seq {
+            known.since = known.since.max(told.since);
+        }
+    }
+
+    /// Whether the balance has to be read before the change can be decided: there is none, or the change would be
+    /// refused by one that is too old for it. What comes while it is read waits for that one.
+    fn must_read_for(&self, change: &ChangeStock) -> bool {
+        self.loading
+            || self.stale
+            || self.known.as_ref().is_none_or(|known| {
+                let wanting = change.takes > known.escrow.available() && !change.entry.is_named();
+                wanting && self.is_old(known)
+            })
+    }
+
+    fn is_old(&self, known: &Known) -> bool {
+        self.parts.store.is_shared() && known.since.elapsed() > BALANCE_AGE_MAX
     }
 
     /// Leaves, unless a message has come in the meantime or a take is in flight.
@@ -258,7 +308,7 @@ impl Handler<Posted<ChangeStock>> for InventoryActor {
     type Result = ();
 
     fn handle(&mut self, posted: Posted<ChangeStock>, context: &mut Self::Context) {
-        if self.loading || self.known.is_none() {
+        if self.must_read_for(&posted.message) {
             self.waiting.push_back(Waiting::Change(Box::new(posted)));
             self.load(context);
         } else {
@@ -271,7 +321,7 @@ impl Handler<Posted<ReadStock>> for InventoryActor {
     type Result = ();
 
     fn handle(&mut self, posted: Posted<ReadStock>, context: &mut Self::Context) {
-        if self.loading || self.known.is_none() {
+        if self.loading || self.stale || self.known.as_ref().is_none_or(|known| self.is_old(known)) {
             self.waiting.push_back(Waiting::Read(posted));
             self.load(context);
         } else {
@@ -287,13 +337,13 @@ impl Handler<Settle> for InventoryActor {
         match (&mut self.known, settle.balance) {
             (Some(known), balance) => {
                 known.escrow.settle(settle.units);
-                if let Some((balance, at)) = balance {
-                    self.learn(balance, at);
+                if let Some(told) = balance {
+                    self.learn(told);
                 }
             }
-            (None, Some((balance, at))) => {
-                if self.heard.is_none_or(|(heard, _)| heard.seq < balance.seq) {
-                    self.heard = Some((balance, at));
+            (None, Some(told)) => {
+                if self.heard.is_none_or(|heard| heard.balance.seq < told.balance.seq) {
+                    self.heard = Some(told);
                 }
             }
             (None, None) => {}
@@ -305,6 +355,7 @@ impl Handler<Reload> for InventoryActor {
     type Result = ();
 
     fn handle(&mut self, _: Reload, context: &mut Self::Context) {
+        self.stale = true;
         self.load(context);
     }
 }

@@ -70,6 +70,7 @@ impl SweeperHandle {
 
     /// Sends it home; what it has begun is ended.
     pub(super) fn stop(&self) {
+        self.residence.close();
         if let Some((mailbox, _)) = self.residence.find(()) {
             mailbox.tell(Passivate);
         }

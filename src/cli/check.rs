@@ -1,19 +1,18 @@
 //! `storekeeper check`: the books, verified rule by rule.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
-use crate::persistence::Upkeep;
+use crate::config::StoreConfig;
+use crate::persistence::open::open_snapshot;
 use crate::persistence::records::Verdict;
-use crate::persistence::sqlite::SqliteStore;
 
 use super::CliError;
 
-/// Verifies the database of a folder on one consistent view of it, beside a server or without one. The exit code is
+/// Verifies a database on one consistent view of it, beside a server or without one. The exit code is
 /// 1 when a rule is broken.
-pub(super) async fn check(folder: &Path) -> Result<ExitCode, CliError> {
-    let store = SqliteStore::open_snapshot(folder).await?;
+pub(super) async fn check(config: &StoreConfig) -> Result<ExitCode, CliError> {
+    let store = open_snapshot(config.options(1)).await?;
     let verdicts = store.check().await;
     store.close().await;
     let verdicts = verdicts?;

@@ -11,7 +11,7 @@ use crate::domain::product::{Product, ProductStatus};
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::clock::Clock;
 use crate::persistence::records::{NewInventory, Page, ProductFilter, ProductSort};
-use crate::persistence::{Catalogue, StoreError, Upkeep};
+use crate::persistence::{Catalogue, StoreError};
 
 use super::CliError;
 use ProductStatus::{Draft, Published, Unlisted};
@@ -50,7 +50,7 @@ const WARES: [Ware; 24] = [
 /// Fills the database, which must have no products.
 pub(super) async fn fill(config: &Config) -> Result<(), CliError> {
     let store = super::open(&config.store).await?;
-    let filled = fill_store(&store, config.shop.currency, Clock::system().now()).await;
+    let filled = fill_store(store.as_ref(), config.shop.currency, Clock::system().now()).await;
     store.close().await;
     filled?;
     let units: i64 = WARES.iter().map(|ware| ware.5).sum();

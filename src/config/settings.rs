@@ -68,7 +68,8 @@ use Unset::{Value, Words};
 
 settings! {
     "Where it keeps things" {
-        DATABASE_URL: Words("`sqlite:` and DATA_DIR"), "The database: `sqlite:` and the folder of its files.", example "sqlite:/var/lib/storekeeper", secret;
+        DATABASE_URL: Words("`sqlite:` and DATA_DIR"), "The database: `sqlite:` and the folder of its files, or `postgres://` and the address of a database on PostgreSQL 15 or later, which several servers may share.", example "postgres://shop:secret@localhost/shop", secret;
+        DATABASE_POOL: Value("16"), "Connections to PostgreSQL at most, beside one that writes stock and orders. SQLite takes no notice.", example "32";
         DATA_DIR: Value("./data"), "The folder of the database's files, when DATABASE_URL is not set. It is made when it is not there.", example "/var/lib/storekeeper";
     }
     "Sign-in" {

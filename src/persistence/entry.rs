@@ -259,7 +259,7 @@ pub enum Done {
 pub struct Committed {
     /// What became of each piece of work, in its order.
     pub done: Vec<Done>,
-    /// The balance after the batch of every inventory it touched.
+    /// The balance after the batch of every inventory it was about, whatever became of its entries.
     pub balances: Vec<(InventoryId, Balance)>,
     /// The database's time in the transaction.
     pub at: Timestamp,

@@ -10,6 +10,7 @@ pub mod clock;
 mod cursor;
 pub mod entry;
 mod forget;
+pub mod open;
 mod plan;
 pub mod postgres;
 pub mod records;

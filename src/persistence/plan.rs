@@ -208,7 +208,7 @@ pub(super) struct Plan<'a> {
     pub(super) mails: Vec<&'a NewEmail>,
     pub(super) remembered: Vec<RememberedRow<'a>>,
     pub(super) messages: Vec<&'a ConsumedMessage>,
-    loaded: Vec<(InventoryId, Balance)>,
+    untouched: Vec<(InventoryId, Balance)>,
 }
 
 impl<'a> Plan<'a> {
@@ -233,7 +233,7 @@ impl<'a> Plan<'a> {
     /// What to tell once it is committed.
     pub(super) fn into_committed(self) -> Committed {
         let touched = self.balances.iter().map(|row| (row.id, row.after));
-        Committed { balances: touched.chain(self.loaded.iter().copied()).collect(), done: self.done, at: self.now }
+        Committed { balances: touched.chain(self.untouched.iter().copied()).collect(), done: self.done, at: self.now }
     }
 }
 
@@ -265,7 +265,7 @@ impl<'a> Planner<'a> {
             mails: Vec::new(),
             remembered: Vec::new(),
             messages: Vec::new(),
-            loaded: Vec::new(),
+            untouched: Vec::new(),
         };
         Self { state, touched: HashMap::new(), plan }
     }
@@ -453,13 +453,12 @@ impl<'a> Planner<'a> {
     fn finish(mut self, batch: &[Work]) -> Plan<'a> {
         for (done, work) in self.plan.done.iter_mut().zip(batch) {
             if let Work::Load(inventory) = work {
-                let balance = self.state.inventories.get(inventory).map(|row| row.balance);
-                *done = Done::Loaded(balance);
-                if !self.touched.contains_key(inventory) {
-                    self.plan.loaded.extend(balance.map(|balance| (*inventory, balance)));
-                }
+                *done = Done::Loaded(self.state.inventories.get(inventory).map(|row| row.balance));
             }
         }
+        // Who was refused for want of stock learns what there is.
+        let untouched = self.state.inventories.iter().filter(|(id, _)| !self.touched.contains_key(id));
+        self.plan.untouched = untouched.map(|(id, row)| (*id, row.balance)).collect();
         self.plan.balances = self.touched.into_values().collect();
         self.plan.balances.sort_unstable_by_key(|row| row.id);
         self.plan

@@ -120,6 +120,8 @@ fn an_entry_with_one_bad_line_leaves_nothing() {
     let plan = Plan::of(&batch, found);
     assert!(plan.is_empty());
     assert!(plan.movements.is_empty() && plan.balances.is_empty());
+    let told: BTreeSet<InventoryId> = plan.into_committed().balances.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(told, BTreeSet::from([inventory(1), inventory(2)]), "but what there is is told");
 }
 
 #[test]

@@ -56,6 +56,18 @@ async fn stock_is_back_within_a_second_of_the_carts_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_do_not_hold_the_clock_back() {
+    let shop = TestShop::open(|_| {}).await;
+    let item = shop.api.item("5.00", 100).await;
+    for _ in 0..20 {
+        shop.api.cart_with(&item, 1).await;
+    }
+    let before = Clock::system().now();
+    assert!(shop.clock().now() >= before, "the shop's time is this machine's, however much was committed");
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cart_that_is_changed_lives_longer_up_to_its_maximum_age() {
     let minute = 60 * SECOND;
     let shop = TestShop::open_at(standing_clock(), lifetime(15 * minute, 60 * minute)).await;

@@ -46,6 +46,20 @@ pub struct PostgresOptions {
     pub pool: u32,
 }
 
+impl PostgresOptions {
+    /// Options, when `url` is an address that can be read.
+    #[must_use]
+    pub fn of(url: &str, pool: u32) -> Option<Self> {
+        PgConnectOptions::from_str(url).ok().map(|_| Self { url: url.to_owned(), pool })
+    }
+
+    /// Which database it is, to be shown: without user and password.
+    #[must_use]
+    pub fn place(&self) -> String {
+        PgConnectOptions::from_str(&self.url).map_or_else(|_| String::new(), |options| place(&options))
+    }
+}
+
 /// Why a store could not be opened. No variant shows the address, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
