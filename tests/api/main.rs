@@ -8,11 +8,15 @@ mod app;
 mod auth;
 mod bad_input;
 mod cart;
+#[path = "../support/database.rs"]
+mod database;
 mod emails;
 mod health;
 mod idempotency;
 mod inventories;
 mod orders;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod products;
 mod protocol;
 mod routes;

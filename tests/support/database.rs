@@ -1,30 +1,59 @@
 //! The database of a test's shop: the one place that says which kind it is.
+//!
+//! SQLite in a folder; PostgreSQL where `TEST_BACKEND` is `postgres`.
 
-use storekeeper::config::Config;
-use storekeeper::persistence::Upkeep;
+use std::path::Path;
+
+use storekeeper::config::{Config, StoreConfig};
+use storekeeper::persistence::open::open_snapshot;
+use storekeeper::persistence::postgres::PostgresOptions;
 use storekeeper::persistence::records::Verdict;
-use storekeeper::persistence::sqlite::SqliteStore;
 use tempfile::TempDir;
 
-/// A database of a test's own, which goes with it: SQLite in a folder.
-pub(crate) struct Database {
-    folder: TempDir,
+use super::postgres;
+
+/// Says which kind of database the tests' shops have.
+const BACKEND: &str = "TEST_BACKEND";
+/// Connections of a test's shop to PostgreSQL, beside the journal's: many shops share one server.
+const POOL: u32 = 6;
+
+/// A database of a test's own, which goes with it.
+pub(crate) enum Database {
+    /// In a folder.
+    Sqlite(TempDir),
+    /// On a server.
+    Postgres(postgres::Database),
 }
 
 impl Database {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
+        match std::env::var(BACKEND).as_deref() {
+            Err(_) | Ok("sqlite") => Self::Sqlite(tempfile::tempdir().expect("a folder")),
+            Ok("postgres") => Self::Postgres(postgres::Database::new()),
+            Ok(other) => panic!("{BACKEND} is {other:?}: it must be sqlite or postgres"),
+        }
     }
 
     /// The configuration of a shop on it.
     pub(crate) fn config(&self) -> Config {
-        Config::embedded(self.folder.path()).unwrap_or_else(|error| panic!("the defaults are usable: {error}"))
+        let usable = |folder: &Path| {
+            Config::embedded(folder).unwrap_or_else(|error| panic!("the defaults are usable: {error}"))
+        };
+        match self {
+            Self::Sqlite(folder) => usable(folder.path()),
+            Self::Postgres(database) => {
+                let mut config = usable(Path::new("unused"));
+                let options = PostgresOptions::of(&database.url, POOL).expect("an address");
+                config.store = StoreConfig::Postgres(options);
+                config
+            }
+        }
     }
 
     /// Opens it beside nobody, and sees to it that no rule of the books is broken.
     pub(crate) async fn assert_in_order(&self) {
-        let store = SqliteStore::open_snapshot(self.folder.path()).await.expect("the database opens to read");
+        let store = open_snapshot(self.config().store.options(1)).await.expect("the database opens to read");
         let verdicts = store.check().await.expect("the books can be read");
         store.close().await;
         let broken: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.broken_count > 0).collect();

@@ -6,6 +6,7 @@
 mod api;
 mod books;
 mod database;
+mod postgres;
 
 use std::sync::Arc;
 use std::time::Duration;
