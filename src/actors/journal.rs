@@ -325,3 +325,7 @@ async fn commit_known(parts: &JournalParts, works: &[Work]) -> Result<Committed,
         pause = (pause * 2).min(RESEND_PAUSE_MAX);
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -2,7 +2,12 @@
 //!
 //! What a client was told is compared with what is in the database, by the clients' own memory of it.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails where it stands")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails where it stands, and says where"
+)]
 
 mod audit;
 mod client;

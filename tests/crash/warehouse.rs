@@ -43,7 +43,7 @@ impl Warehouse {
     pub(crate) async fn book(mut self, client: Client, answered: impl Fn()) -> Self {
         loop {
             let mut booking = self.draw();
-            booking.answer = client.send(&booking.ask).await.inspect(|answer| assert_expected(answer));
+            booking.answer = client.send(&booking.ask).await.inspect(assert_expected);
             let is_answered = booking.answer.is_some();
             booking.answer = booking.answer.filter(|answer| !answer.is_open());
             self.bookings.push(booking);
