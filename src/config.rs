@@ -251,7 +251,8 @@ fn read_shop(reader: &mut Reader<'_>) -> Option<ShopRules> {
 }
 
 fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
-    let pool = reader.number(&settings::DATABASE_POOL, "connections", 1, POOL_MAX).and_then(|size| u32::try_from(size).ok());
+    let pool =
+        reader.number(&settings::DATABASE_POOL, "connections", 1, POOL_MAX).and_then(|size| u32::try_from(size).ok());
     let Some(url) = reader.given(settings::DATABASE_URL.name) else {
         let folder = reader.read(&settings::DATA_DIR, "a folder", |text| Some(PathBuf::from(text)));
         return Some(StoreConfig::Sqlite { folder: folder? });
@@ -261,7 +262,9 @@ fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
     }
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         let right = "an address such as postgres://user:password@host:5432/database";
-        return reader.read(&settings::DATABASE_URL, right, |url| PostgresOptions::of(url, pool?)).map(StoreConfig::Postgres);
+        return reader
+            .read(&settings::DATABASE_URL, right, |url| PostgresOptions::of(url, pool?))
+            .map(StoreConfig::Postgres);
     }
     let right = "sqlite: and a folder, such as sqlite:./data, or postgres:// and an address";
     let folder = reader.read(&settings::DATABASE_URL, right, |text| {
@@ -452,8 +455,11 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let short = "short-but-secret";
-        let found =
-            faults(&[("JWT_SECRET", short), ("ADMIN_PASSWORD", "seven77"), ("DATABASE_URL", "postgres://u:pw@h:port/d")]);
+        let found = faults(&[
+            ("JWT_SECRET", short),
+            ("ADMIN_PASSWORD", "seven77"),
+            ("DATABASE_URL", "postgres://u:pw@h:port/d"),
+        ]);
         assert_eq!(found.len(), 3);
         let text = ConfigError { faults: found }.to_string();
         for secret in [short, "seven77", "pw@h"] {

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::StoreConfig;
-use crate::persistence::records::Verdict;
 use crate::persistence::open::open_snapshot;
+use crate::persistence::records::Verdict;
 
 use super::CliError;
 

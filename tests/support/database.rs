@@ -37,9 +37,8 @@ impl Database {
 
     /// The configuration of a shop on it.
     pub(crate) fn config(&self) -> Config {
-        let usable = |folder: &Path| {
-            Config::embedded(folder).unwrap_or_else(|error| panic!("the defaults are usable: {error}"))
-        };
+        let usable =
+            |folder: &Path| Config::embedded(folder).unwrap_or_else(|error| panic!("the defaults are usable: {error}"));
         match self {
             Self::Sqlite(folder) => usable(folder.path()),
             Self::Postgres(database) => {
