@@ -365,7 +365,8 @@ fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::de
     let server = HttpServer::new(move || actix_web::App::new().configure(http::configure(state.clone())))
         .workers(config.http.workers)
         .backlog(BACKLOG)
-        .shutdown_timeout(config.shutdown_limit.as_secs())
+        // What is left of the limit is for the actors.
+        .shutdown_timeout((config.shutdown_limit * 3 / 4).as_secs().max(1))
         .disable_signals()
         .bind(address)
         .map_err(failed)?;

@@ -257,3 +257,8 @@ CREATE TABLE journal_batches (
     id uuid NOT NULL PRIMARY KEY,
     at bigint NOT NULL
 );
+
+-- What is forgotten is found by its age.
+CREATE INDEX journal_batches_at ON journal_batches (at);
+CREATE INDEX codes_expiry ON codes (expires_at);
+CREATE INDEX refresh_tokens_expiry ON refresh_tokens (expires_at);

@@ -253,3 +253,8 @@ CREATE TABLE journal_batches (
     id BLOB NOT NULL PRIMARY KEY,
     at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What is forgotten is found by its age.
+CREATE INDEX journal_batches_at ON journal_batches (at);
+CREATE INDEX codes_expiry ON codes (expires_at);
+CREATE INDEX refresh_tokens_expiry ON refresh_tokens (expires_at);

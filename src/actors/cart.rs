@@ -237,7 +237,11 @@ impl CartActor {
         let now = self.parts.clock.now();
         let cart = match kept {
             Some(KeptCart { cart, .. }) if cart.is_live(now) && !cart.lines.is_empty() => cart,
-            not_claimable => return drop(reply.send(Err(why_not_claimable(not_claimable)))),
+            not_claimable => {
+                drop(ticket);
+                drop(reply.send(Err(why_not_claimable(not_claimable))));
+                return self.leave_if_ended(context);
+            }
         };
         let (ended, became) = oneshot::channel();
         self.busy = true;
@@ -353,7 +357,10 @@ impl Handler<Expire> for CartActor {
     type Result = ();
 
     fn handle(&mut self, expire: Expire, context: &mut Self::Context) {
-        self.waiting.push_back(Waiting::Expire(expire));
+        // One that waits already is enough, however often the sweep comes by.
+        if !self.waiting.iter().any(|waiting| matches!(waiting, Waiting::Expire(_))) {
+            self.waiting.push_back(Waiting::Expire(expire));
+        }
         self.go_on(context);
     }
 }

@@ -255,7 +255,7 @@ async fn write(
 ) -> Result<Applied, Failed> {
     let written = match taken_from {
         Some(inventory) if takes > 0 => parts.inventories.change(inventory, entry, takes, deadline).await,
-        _ => parts.journal.write(entry, None, deadline).await,
+        _ => parts.journal.write(entry, deadline).await,
     };
     written.map_err(|error| if is_stale(&error) { Failed::Stale } else { Failed::Said(error.into()) })
 }

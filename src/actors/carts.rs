@@ -1,6 +1,7 @@
 //! The way to all carts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -13,6 +14,9 @@ use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, Left, LineRequ
 use super::cart_change::{self, CartParts};
 use super::command::{AppliedOutcome, CartView, Command, CommandError};
 use super::registry::{Birth, Registry};
+
+/// How long the sweep waits for a cart that is at something else.
+const EXPIRY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The way to all carts.
 #[derive(Clone)]
@@ -126,7 +130,8 @@ impl Carts {
             Some((mailbox, _)) => {
                 let (ended, answer) = oneshot::channel();
                 mailbox.tell(Expire { ended });
-                answer.await.unwrap_or(false)
+                // A cart that is at something else ends when that is over; the others do not wait for it.
+                matches!(tokio::time::timeout(EXPIRY_PATIENCE, answer).await, Ok(Ok(true)))
             }
             None => matches!(cart_change::expire(self.parts.clone(), cart).await, Left::Now(_)),
         }

@@ -79,7 +79,7 @@ pub(super) async fn checkout(
         };
         let order = Arc::new(order);
         let entry = placing(&claim.cart, &order, versions, command)?;
-        match parts.journal.write(entry, None, command.deadline).await {
+        match parts.journal.write(entry, command.deadline).await {
             Ok(_) => {
                 drop(claim.ended.send(Became::Order(order.id)));
                 parts.relay.wake();
@@ -203,7 +203,7 @@ pub(super) async fn change(
         }
         let after = changed(&seen, transition, parts.clock.now());
         let entry = transition_entry(parts, &seen, &after, transition, command)?;
-        match parts.journal.write(entry, None, command.deadline).await {
+        match parts.journal.write(entry, command.deadline).await {
             Ok(applied) => {
                 parts.relay.wake();
                 return Ok(Arc::new(Order { updated_at: applied.at, ..after }));

@@ -99,6 +99,7 @@ impl House {
                 store: Arc::clone(&store),
                 inventories: Arc::clone(&stock),
                 batch_max: limits.journal_batch_max,
+                committing: Arc::default(),
             },
         );
         let inventories =
@@ -121,7 +122,12 @@ impl House {
         let bus = local_bus(&store, &clock, &mail, &mailer, &carts, &inventories);
         let relay = RelayHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
-            RelayParts { store: Arc::clone(&store), clock: clock.clone(), bus: Arc::clone(&bus) },
+            RelayParts {
+                store: Arc::clone(&store),
+                clock: clock.clone(),
+                bus: Arc::clone(&bus),
+                running: Arc::default(),
+            },
         );
         let orders = OrdersHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), limits.orders_mailbox)),

@@ -20,9 +20,10 @@ use crate::persistence::entry::{Applied, Entry, Refusal, Work};
 use crate::persistence::records::Inventory;
 
 use super::command::{CommandError, StockView};
-use super::journal::{Answer, EscrowedTake, JournalError, JournalHandle, Submission};
+use super::journal::{Answer, JournalError, JournalHandle, Submission};
 use super::mailbox::Posted;
 use super::registry::{Birth, Passivate, Registry};
+use super::settlement::EscrowedTake;
 
 /// How old a balance may be that a refusal for want of stock or an answer about the stock rests on, where other servers
 /// may have changed it. One that only refuses commits nothing, and would never learn that units have come back.
@@ -127,6 +128,8 @@ pub struct InventoryActor {
     known: Option<Known>,
     waiting: VecDeque<Waiting>,
     loading: bool,
+    /// What is known may be wrong: to be loaded again before anything else is decided.
+    stale: bool,
     /// The newest balance heard of while the first one was being loaded.
     heard: Option<ToldBalance>,
     #[cfg(feature = "fault-injection")]
@@ -144,6 +147,7 @@ impl InventoryActor {
             known: None,
             waiting: VecDeque::new(),
             loading: false,
+            stale: false,
             heard: None,
             #[cfg(feature = "fault-injection")]
             panic_at: None,
@@ -155,6 +159,7 @@ impl InventoryActor {
         if std::mem::replace(&mut self.loading, true) {
             return;
         }
+        self.stale = false;
         let (parts, id) = (self.parts.clone(), self.id);
         let since = Instant::now();
         let load = async move {
@@ -183,6 +188,9 @@ impl InventoryActor {
                 if let Some(told) = self.heard.take() {
                     self.learn(told);
                 }
+                if self.stale {
+                    return self.load(context);
+                }
                 for waiting in std::mem::take(&mut self.waiting) {
                     match waiting {
                         Waiting::Change(posted) => self.change(posted.message),
@@ -191,6 +199,7 @@ impl InventoryActor {
                 }
             }
             Err(error) => {
+                self.stale = true;
                 for waiting in std::mem::take(&mut self.waiting) {
                     match waiting {
                         Waiting::Change(posted) => drop(posted.message.answer.send(Err(error.clone()))),
@@ -210,18 +219,16 @@ impl InventoryActor {
         };
         let units = match known.escrow.take(takes) {
             Ok(()) => takes,
-            // What gives is not refused for want of stock, though for a moment more may be set aside than there is.
-            Err(_) if takes == 0 => 0,
             // It may be these very units that the same request took when it came before. Only the journal knows
             // names, behind all that was accepted before; nothing is set aside for this one.
             Err(_) if entry.is_named() => 0,
             Err(error) => return drop(answer.send(Err(JournalError::Refused(refusal(self.id, error))))),
         };
-        let take = EscrowedTake { inventory: self.id, incarnation: self.birth.incarnation, units };
+        let registry = Arc::clone(&self.parts.registry);
+        let take = (units > 0).then(|| EscrowedTake::new(self.id, self.birth.incarnation, units, registry));
         #[cfg(feature = "fault-injection")]
         self.panic_when(PanicPoint::BeforeJournal);
         let work = Work::Write(Arc::new(entry));
-        let take = (units > 0).then_some(take);
         self.parts.journal.submit(Submission { work, take, deadline, answer: Answer::Entry(answer) });
         #[cfg(feature = "fault-injection")]
         self.panic_when(PanicPoint::AfterJournal);
@@ -252,6 +259,7 @@ impl InventoryActor {
     /// refused by one that is too old for it. What comes while it is read waits for that one.
     fn must_read_for(&self, change: &ChangeStock) -> bool {
         self.loading
+            || self.stale
             || self.known.as_ref().is_none_or(|known| {
                 let wanting = change.takes > known.escrow.available() && !change.entry.is_named();
                 wanting && self.is_old(known)
@@ -313,7 +321,7 @@ impl Handler<Posted<ReadStock>> for InventoryActor {
     type Result = ();
 
     fn handle(&mut self, posted: Posted<ReadStock>, context: &mut Self::Context) {
-        if self.loading || self.known.as_ref().is_none_or(|known| self.is_old(known)) {
+        if self.loading || self.stale || self.known.as_ref().is_none_or(|known| self.is_old(known)) {
             self.waiting.push_back(Waiting::Read(posted));
             self.load(context);
         } else {
@@ -347,6 +355,7 @@ impl Handler<Reload> for InventoryActor {
     type Result = ();
 
     fn handle(&mut self, _: Reload, context: &mut Self::Context) {
+        self.stale = true;
         self.load(context);
     }
 }

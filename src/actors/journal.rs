@@ -7,14 +7,13 @@
 //! whose outcome is unknown is handed in again under the same identifier until the outcome is known; until then what
 //! it takes stays taken.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use uuid::Uuid;
 
 use crate::domain::ids::InventoryId;
@@ -23,9 +22,10 @@ use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
 use crate::persistence::{CommitError, SharedStore, StoreError};
 
 use super::command::{AppliedOutcome, CommandError};
-use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
+use super::inventory::InventoryActor;
 use super::mailbox::{KindCounters, Posted, Ticket};
-use super::registry::{Incarnation, Registry};
+use super::registry::Registry;
+use super::settlement::{EscrowedTake, Settlement};
 
 /// Longest wait between two tries of a batch whose outcome is unknown.
 const RESEND_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -86,17 +86,6 @@ impl From<Refusal> for CommandError {
     }
 }
 
-/// What the inventory actor has set aside for an entry in flight.
-#[derive(Debug, Clone, Copy)]
-pub struct EscrowedTake {
-    /// Whose stock.
-    pub inventory: InventoryId,
-    /// Which life of the actor took it.
-    pub incarnation: Incarnation,
-    /// How many units.
-    pub units: i64,
-}
-
 /// Who is told what became of a piece of work.
 pub enum Answer {
     /// The sender of an entry.
@@ -118,19 +107,8 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// An entry, and where its outcome will arrive.
-    #[must_use]
-    pub fn entry(
-        entry: Entry,
-        take: Option<EscrowedTake>,
-        deadline: Instant,
-    ) -> (Self, oneshot::Receiver<Result<Applied, JournalError>>) {
-        let (answer, outcome) = oneshot::channel();
-        (Self { work: Work::Write(Arc::new(entry)), take, deadline, answer: Answer::Entry(answer) }, outcome)
-    }
-
     /// Tells the one who waits; nobody is told when nobody waits any more.
-    fn answer(self, outcome: Result<Done, JournalError>) {
+    pub(super) fn answer(self, outcome: Result<Done, JournalError>) {
         match (self.answer, outcome) {
             (Answer::Entry(answer), Ok(Done::Applied(applied))) => drop(answer.send(Ok(applied))),
             (Answer::Entry(answer), Ok(Done::Refused(refusal))) => {
@@ -154,6 +132,8 @@ pub struct JournalParts {
     pub inventories: Arc<Registry<InventoryId, InventoryActor>>,
     /// Entries of one transaction at most.
     pub batch_max: usize,
+    /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.
+    pub committing: Arc<Mutex<()>>,
 }
 
 /// The way to the journal. It is started again when it has died.
@@ -180,13 +160,9 @@ impl JournalHandle {
     /// at once.
     pub fn submit(&self, submission: Submission) {
         let parts = self.parts.clone();
-        if let Err(submission) = self.residence.post((), submission, move |_| JournalActor::new(parts.clone())) {
-            let settlement = submission.take.and_then(|take| {
-                let (mailbox, living) = self.parts.inventories.find(take.inventory)?;
-                (living == take.incarnation).then_some((mailbox, take.units))
-            });
-            if let Some((mailbox, units)) = settlement {
-                mailbox.tell(Settle { units, balance: None });
+        if let Err(mut submission) = self.residence.post((), submission, move |_| JournalActor::new(parts.clone())) {
+            if let Some(take) = submission.take.take() {
+                take.give_back();
             }
             submission.answer(Err(JournalError::Overloaded));
         }
@@ -196,14 +172,10 @@ impl JournalHandle {
     ///
     /// # Errors
     /// [`JournalError`].
-    pub async fn write(
-        &self,
-        entry: Entry,
-        take: Option<EscrowedTake>,
-        deadline: Instant,
-    ) -> Result<Applied, JournalError> {
-        let (submission, outcome) = Submission::entry(entry, take, deadline);
-        self.submit(submission);
+    pub async fn write(&self, entry: Entry, deadline: Instant) -> Result<Applied, JournalError> {
+        let (answer, outcome) = oneshot::channel();
+        let work = Work::Write(Arc::new(entry));
+        self.submit(Submission { work, take: None, deadline, answer: Answer::Entry(answer) });
         outcome.await.unwrap_or(Err(JournalError::Died))
     }
 
@@ -226,9 +198,9 @@ pub struct JournalActor {
 }
 
 /// A submission, and its place in the mailbox until it is over.
-struct Queued {
-    submission: Submission,
-    ticket: Ticket,
+pub(super) struct Queued {
+    pub(super) submission: Submission,
+    pub(super) ticket: Ticket,
 }
 
 impl JournalActor {
@@ -272,11 +244,12 @@ impl Handler<Posted<Submission>> for JournalActor {
 
 /// Commits a batch and tells everybody concerned.
 async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) {
-    let mut settlement = Settlement::of(&parts, &batch);
+    let _turn = parts.committing.lock().await;
+    let mut settlement = Settlement::new(Arc::clone(&parts.inventories));
     let now = Instant::now();
     let (due, late): (Vec<Queued>, Vec<Queued>) =
         batch.into_iter().partition(|queued| queued.submission.deadline > now);
-    settlement.outcomes.extend(late.into_iter().map(|queued| (queued, Err(JournalError::Late))));
+    settlement.failed(late, &JournalError::Late);
     commit_or_halve(&parts, due, &mut settlement).await;
     settlement.tell();
 }
@@ -294,11 +267,7 @@ fn commit_or_halve<'a>(
         let works: Vec<Work> = batch.iter().map(|queued| queued.submission.work.clone()).collect();
         let since = Instant::now();
         match commit_known(parts, &works).await {
-            Ok(committed) => {
-                let told = |balance| ToldBalance { balance, at: committed.at, since };
-                settlement.balances.extend(committed.balances.iter().map(|(id, balance)| (*id, told(*balance))));
-                settlement.outcomes.extend(batch.into_iter().zip(committed.done.into_iter().map(Ok)));
-            }
+            Ok(committed) => settlement.committed(batch, committed, since),
             Err(StoreError::Constraint(rule)) if batch.len() > 1 => {
                 tracing::warn!(%rule, entries = batch.len(), "a batch was refused as a whole; its halves are tried");
                 let second = batch.split_off(batch.len() / 2);
@@ -321,7 +290,7 @@ fn commit_or_halve<'a>(
                         JournalError::Store(AppliedOutcome::No, Arc::new(error))
                     }
                 };
-                settlement.outcomes.extend(batch.into_iter().map(|queued| (queued, Err(error.clone()))));
+                settlement.failed(batch, &error);
             }
         }
     })
@@ -343,69 +312,16 @@ async fn commit_known(parts: &JournalParts, works: &[Work]) -> Result<Committed,
                 tracing::warn!(error = &source as &dyn std::error::Error, %batch, "a commit's outcome is unknown");
                 planned_before = Some(planned);
             }
-            // While an earlier try may have happened, only an answer about this very batch ends the matter.
-            (Err(CommitError::NotCommitted(StoreError::Unavailable(source))), Some(planned)) => {
-                tracing::warn!(error = &source as &dyn std::error::Error, %batch, "a commit's outcome is still unknown");
+            // A rule is only met behind the batch's identifier, so that was not there: no earlier try happened.
+            (Err(CommitError::NotCommitted(error @ StoreError::Constraint(_))), _) => return Err(error),
+            // Any other failure says nothing of an earlier try that may have happened.
+            (Err(CommitError::NotCommitted(error)), Some(planned)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, %batch, "a commit's outcome is still unknown");
                 planned_before = Some(planned);
             }
-            (Err(CommitError::NotCommitted(error)), _) => return Err(error),
+            (Err(CommitError::NotCommitted(error)), None) => return Err(error),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RESEND_PAUSE_MAX);
-    }
-}
-
-/// What is to be told after a batch: first the inventory actors, then those who wait for an answer, so that whoever
-/// has an answer and asks for the stock finds it there.
-struct Settlement {
-    inventories: Arc<Registry<InventoryId, InventoryActor>>,
-    balances: HashMap<InventoryId, ToldBalance>,
-    takes: HashMap<(InventoryId, Incarnation), i64>,
-    outcomes: Vec<(Queued, Result<Done, JournalError>)>,
-}
-
-impl Settlement {
-    fn of(parts: &JournalParts, batch: &[Queued]) -> Self {
-        let mut takes: HashMap<(InventoryId, Incarnation), i64> = HashMap::new();
-        for take in batch.iter().filter_map(|queued| queued.submission.take) {
-            *takes.entry((take.inventory, take.incarnation)).or_default() += take.units;
-        }
-        let (balances, outcomes) = (HashMap::new(), Vec::with_capacity(batch.len()));
-        Self { inventories: Arc::clone(&parts.inventories), balances, takes, outcomes }
-    }
-
-    /// Tells each living actor its new balance and which of its takes are over, in one message; then answers.
-    fn tell(mut self) {
-        let mut untold = std::mem::take(&mut self.balances);
-        for ((inventory, incarnation), units) in self.takes.drain() {
-            if let Some((mailbox, living)) = self.inventories.find(inventory)
-                && living == incarnation
-            {
-                mailbox.tell(Settle { units, balance: untold.remove(&inventory) });
-            }
-        }
-        for (inventory, balance) in untold {
-            if let Some((mailbox, _)) = self.inventories.find(inventory) {
-                mailbox.tell(Settle { units: 0, balance: Some(balance) });
-            }
-        }
-        for (Queued { submission, ticket }, outcome) in self.outcomes.drain(..) {
-            drop(ticket);
-            submission.answer(outcome);
-        }
-    }
-}
-
-impl Drop for Settlement {
-    /// Something died before it could tell: the actors concerned ask the database what is true.
-    fn drop(&mut self) {
-        for ((inventory, incarnation), units) in self.takes.drain() {
-            if let Some((mailbox, living)) = self.inventories.find(inventory)
-                && living == incarnation
-            {
-                mailbox.tell(Settle { units, balance: None });
-                mailbox.tell(Reload);
-            }
-        }
     }
 }

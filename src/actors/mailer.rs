@@ -120,11 +120,14 @@ impl MailerHandle {
 
     /// There may be mails.
     pub fn wake(&self) {
-        self.living().tell(Wake);
+        if !self.residence.is_closed() {
+            self.living().tell(Wake);
+        }
     }
 
     /// Sends it home; what it has begun is ended.
     pub(super) fn stop(&self) {
+        self.residence.close();
         if let Some((mailbox, _)) = self.residence.find(()) {
             mailbox.tell(Passivate);
         }

@@ -21,6 +21,7 @@ pub mod mailer;
 pub mod orders;
 pub mod registry;
 pub mod relay;
+mod settlement;
 pub mod shop;
 mod stock_change;
 pub mod sweeper;

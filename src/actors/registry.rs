@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Context, Handler, Message};
@@ -46,6 +46,7 @@ pub struct Registry<K, A: Actor> {
     limit: u32,
     counters: Arc<KindCounters>,
     lives: AtomicU64,
+    closed: AtomicBool,
     hasher: RandomState,
 }
 
@@ -54,7 +55,8 @@ impl<K: Hash + Eq + Copy, A: Actor<Context = Context<A>>> Registry<K, A> {
     /// messages.
     pub fn new(arbiters: Arc<[ArbiterHandle]>, limit: u32) -> Self {
         let (residents, counters, hasher) = (DashMap::new(), Arc::default(), RandomState::new());
-        Self { residents, arbiters, limit, counters, lives: AtomicU64::new(0), hasher }
+        let (lives, closed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { residents, arbiters, limit, counters, lives, closed, hasher }
     }
 
     /// What is counted of the kind.
@@ -125,17 +127,32 @@ impl<K: Hash + Eq + Copy, A: Actor<Context = Context<A>>> Registry<K, A> {
         }
     }
 
-    /// Asks every actor that had no message for `idle_ms` milliseconds to go.
+    /// Asks every actor that had no message for `idle_ms` milliseconds to go, and forgets the dead whom nobody asked
+    /// for since.
     pub fn passivate_idle(&self, idle_ms: u64)
     where
         A: Handler<Passivate>,
         A::Context: ToEnvelope<A, Passivate>,
     {
-        for resident in &self.residents {
-            if resident.mailbox.gauge().idle_ms() >= idle_ms {
+        self.residents.retain(|_, resident| {
+            let lives = resident.mailbox.is_open();
+            if !lives {
+                self.counters.ended();
+            } else if resident.mailbox.gauge().idle_ms() >= idle_ms {
                 resident.mailbox.tell(Passivate);
             }
-        }
+            lives
+        });
+    }
+
+    /// From now on nobody is to be woken who works by himself.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Forgets all actors; each ends when it has done what it was sent.

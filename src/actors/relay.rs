@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use tokio::sync::Mutex;
 
 use crate::domain::ids::EventId;
 use crate::messaging::bus::{self, EventBus};
@@ -34,6 +35,8 @@ pub struct RelayParts {
     pub clock: Clock,
     /// Where events go.
     pub bus: Arc<dyn EventBus>,
+    /// Held by the run under way.
+    pub running: Arc<Mutex<()>>,
 }
 
 /// The way to the relay. It is started again when it has died.
@@ -52,11 +55,14 @@ impl RelayHandle {
 
     /// There may be events.
     pub fn wake(&self) {
-        self.living().tell(Wake);
+        if !self.residence.is_closed() {
+            self.living().tell(Wake);
+        }
     }
 
     /// Sends it home; what it has begun is ended.
     pub(super) fn stop(&self) {
+        self.residence.close();
         if let Some((mailbox, _)) = self.residence.find(()) {
             mailbox.tell(Passivate);
         }
@@ -129,6 +135,7 @@ impl Handler<Wake> for RelayActor {
 
 /// Publishes until nothing more goes out.
 async fn run(parts: &RelayParts) {
+    let _turn = parts.running.lock().await;
     loop {
         match publish_some(parts).await {
             Ok(0) => return,

@@ -70,6 +70,7 @@ impl SweeperHandle {
 
     /// Sends it home; what it has begun is ended.
     pub(super) fn stop(&self) {
+        self.residence.close();
         if let Some((mailbox, _)) = self.residence.find(()) {
             mailbox.tell(Passivate);
         }
@@ -191,3 +192,7 @@ async fn cancel_unpaid(parts: &SweeperParts, ttl: Duration) -> Result<(), StoreE
     join_all(cancelled).await;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "sweeper_tests.rs"]
+mod tests;

@@ -248,13 +248,13 @@ impl Escrow {
         self.balance.available() - self.in_flight
     }
 
-    /// Accepts to take `units`: they are not available any more from now on.
+    /// Accepts to take `units`: they are not available any more from now on. Nothing (0) can always be taken.
     ///
     /// # Errors
     /// [`StockError::Insufficient`] when so many are not available; nothing is changed then.
     pub fn take(&mut self, units: i64) -> Result<(), StockError> {
         let available = self.available();
-        if units > available {
+        if units > 0 && units > available {
             return Err(StockError::Insufficient { available: available.max(0) });
         }
         self.in_flight += units;
@@ -311,6 +311,16 @@ mod tests {
         assert_eq!(escrow.available(), 5);
         escrow.learn(Balance { on_hand: 4, held: 0, seq: 10 });
         assert_eq!(escrow.available(), 4);
+    }
+
+    #[test]
+    fn what_takes_nothing_is_taken_though_others_took_what_was_counted_on() {
+        let mut escrow = Escrow::new(Balance { on_hand: 5, held: 0, seq: 9 });
+        assert_eq!(escrow.take(3), Ok(()));
+        escrow.learn(Balance { on_hand: 1, held: 0, seq: 10 });
+        assert_eq!(escrow.available(), -2);
+        assert_eq!(escrow.take(0), Ok(()));
+        assert_eq!(escrow.take(1), Err(StockError::Insufficient { available: 0 }));
     }
 
     /// One thing that a storekeeper may be asked, or that may become of something in flight.

@@ -213,9 +213,9 @@ where
     W: FnOnce(State, Command<T>) -> F,
     F: Future<Output = Result<StoredResponse, CommandError>>,
 {
-    // The turn comes before the look: whoever had it has left its answer when it is free again.
-    let turn = state.in_flight.enter(&named);
     let not_before = Timestamp(state.clock.now().0.saturating_sub(KEPT_MICROS));
+    // Before the look: who looks first and then gets the turn of one that has just ended would do it again.
+    let turn = state.in_flight.enter(&named);
     if let Some(kept) = state.store.remembered(&named.key, not_before).await? {
         return Ok(replay(&named, kept));
     }

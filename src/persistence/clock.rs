@@ -1,7 +1,7 @@
 //! The time that decides: the database's.
 //!
-//! A node's own clock may be wrong; so each transaction of the journal on a database with a clock of its own tells how
-//! far that is from it, and every time that this program writes or compares is read here.
+//! A node's own clock may be wrong; so a store whose database has a clock of its own tells how far that is from this
+//! one, and every time that this program writes or compares is read here. SQLite has none: its time is this clock's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -53,7 +53,8 @@ impl Clock {
     }
 
     /// Learns that the database's clock stands at `database` just now, and gives the time that counts: that one. A
-    /// manual clock learns nothing and says what it says.
+    /// manual clock learns nothing and says what it says. A time that was read from this clock, told back later, would
+    /// make it fall behind.
     pub fn learn(&self, database: Timestamp) -> Timestamp {
         match &self.source {
             Source::System { ahead } => {

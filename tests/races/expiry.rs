@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
+use serde_json::json;
 use storekeeper::config::Config;
 use storekeeper::domain::cart::Lifetime;
 use storekeeper::domain::timestamp::Timestamp;
@@ -50,6 +52,18 @@ async fn stock_is_back_within_a_second_of_the_carts_end() {
     assert_eq!((gone.body["items"].as_array().map(Vec::len), &gone.body["expiresAt"]), (Some(0), &().into()));
     let fresh = shop.api.add(Some(&session), &items[0], 1).send().await.expect_status(200);
     assert_ne!(fresh.text("cartSessionId"), session, "what has ended does not come back");
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_do_not_hold_the_clock_back() {
+    let shop = TestShop::open(|_| {}).await;
+    let item = shop.api.item("5.00", 100).await;
+    for _ in 0..20 {
+        shop.api.cart_with(&item, 1).await;
+    }
+    let before = Clock::system().now();
+    assert!(shop.clock().now() >= before, "the shop's time is this machine's, however much was committed");
     shop.stop().await;
 }
 
@@ -124,6 +138,31 @@ async fn carts_that_a_stopped_server_left_end_at_the_next_start() {
     until_free(&shop.api, &item).await;
     assert_eq!(shop.api.level(&item).await, Level::free(1_000));
     assert_eq!(i64::try_from(count(&shop.api.ledger(&item).await, "hold_expired")), Ok(left + 1));
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_nobody_pays_is_cancelled_in_time() {
+    let shop = TestShop::open_at(standing_clock(), |config| config.order_pending_ttl = Some(60 * SECOND)).await;
+    let item = shop.api.item("5.00", 10).await;
+    let buyer = shop.buyer().await;
+    let mut orders = Vec::new();
+    for quantity in [3, 4] {
+        let session = shop.api.cart_with(&item, quantity).await;
+        orders.push(shop.api.checkout(&buyer, &session).send().await.expect_status(201).text("id"));
+    }
+    let paid = shop.api.ask_as_admin(Method::PUT, &format!("/orders/{}/status", orders[0]));
+    paid.json(&json!({"status": "CONFIRMED"})).send().await.expect_status(200);
+    shop.clock().advance(61 * SECOND);
+
+    let level = Level::free(7);
+    until("the unpaid units are back", PATIENCE, async || (shop.api.level(&item).await == level).then_some(())).await;
+    let status = async |order: &str| {
+        let shown = shop.api.ask_as_admin(Method::GET, &format!("/orders/{order}")).send().await;
+        shown.expect_status(200).text("status")
+    };
+    assert_eq!((status(&orders[0]).await, status(&orders[1]).await), ("CONFIRMED".into(), "CANCELLED".into()));
+    shop.api.cancel(&buyer, &orders[1]).send().await.expect_refusal(409, "invalid_transition");
     shop.stop().await;
 }
 

@@ -8,7 +8,7 @@ use storekeeper::domain::order::OrderStatus::{self, Cancelled, Confirmed, Delive
 use storekeeper::domain::timestamp::Timestamp;
 
 pub(crate) const TTL: Duration = Duration::from_secs(900);
-pub(crate) const MAX_AGE: Duration = Duration::from_secs(3_600);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(1_200);
 pub(crate) const LINES: usize = 3;
 pub(crate) const UNITS: i64 = 20;
 pub(crate) const TAX_PERCENT: i64 = 19;

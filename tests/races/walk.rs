@@ -122,7 +122,7 @@ fn draw(random: &mut TestRng, model: &Model) -> Step {
         }
         900..930 => Step::Price { item, cents: from_to(random, 0, 2_000) },
         930..965 => {
-            let seconds = [1, 60, 300, 899, 900, 1_800, 3_600][below(random, 7)];
+            let seconds = [1, 60, 300, 400, 899, 900, 1_200][below(random, 7)];
             Step::Pass { time: Duration::from_secs(seconds) }
         }
         965..970 => Step::Restart,

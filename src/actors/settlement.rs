@@ -1,0 +1,134 @@
+//! What becomes known after a batch, and who is told: first the inventory actors, then those who wait for an answer.
+//!
+//! Units that an actor has set aside for an entry travel with it as an [`EscrowedTake`]. Wherever that ends without
+//! having been settled (in the mailbox of a journal that died, in a commit that died), the actor is told to give the
+//! units back and to ask the database what is true.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::domain::ids::InventoryId;
+use crate::persistence::entry::{Committed, Done, Refusal};
+
+use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
+use super::journal::{JournalError, Queued};
+use super::mailbox::Mailbox;
+use super::registry::{Incarnation, Registry};
+
+/// One life of one inventory's actor.
+type Life = (InventoryId, Incarnation);
+
+/// What an inventory actor has set aside for an entry in flight.
+pub struct EscrowedTake {
+    life: Life,
+    units: i64,
+    registry: Arc<Registry<InventoryId, InventoryActor>>,
+    open: bool,
+}
+
+impl EscrowedTake {
+    /// `units` of an inventory, set aside by this life of its actor.
+    pub(super) fn new(
+        inventory: InventoryId,
+        incarnation: Incarnation,
+        units: i64,
+        registry: Arc<Registry<InventoryId, InventoryActor>>,
+    ) -> Self {
+        Self { life: (inventory, incarnation), units, registry, open: true }
+    }
+
+    /// The entry was not taken on at all: the units are given back.
+    pub(super) fn give_back(mut self) {
+        self.open = false;
+        if let Some(mailbox) = living(&self.registry, self.life) {
+            mailbox.tell(Settle { units: self.units, balance: None });
+        }
+    }
+
+    /// The outcome is known; the caller settles.
+    fn close(mut self) -> (Life, i64) {
+        self.open = false;
+        (self.life, self.units)
+    }
+}
+
+impl Drop for EscrowedTake {
+    fn drop(&mut self) {
+        if self.open
+            && let Some(mailbox) = living(&self.registry, self.life)
+        {
+            mailbox.tell(Settle { units: self.units, balance: None });
+            mailbox.tell(Reload);
+        }
+    }
+}
+
+/// The mailbox of that very life, if it lives.
+fn living(
+    registry: &Registry<InventoryId, InventoryActor>,
+    (inventory, incarnation): Life,
+) -> Option<Mailbox<InventoryActor>> {
+    registry.find(inventory).filter(|(_, living)| *living == incarnation).map(|(mailbox, _)| mailbox)
+}
+
+/// What is to be told after a batch.
+pub(super) struct Settlement {
+    registry: Arc<Registry<InventoryId, InventoryActor>>,
+    balances: HashMap<InventoryId, ToldBalance>,
+    outcomes: Vec<(Queued, Result<Done, JournalError>)>,
+}
+
+impl Settlement {
+    pub(super) fn new(registry: Arc<Registry<InventoryId, InventoryActor>>) -> Self {
+        Self { registry, balances: HashMap::new(), outcomes: Vec::new() }
+    }
+
+    /// These have the same outcome, without having been written.
+    pub(super) fn failed(&mut self, batch: Vec<Queued>, error: &JournalError) {
+        self.outcomes.extend(batch.into_iter().map(|queued| (queued, Err(error.clone()))));
+    }
+
+    /// These were committed together; the balances were read after `since`.
+    pub(super) fn committed(&mut self, batch: Vec<Queued>, committed: Committed, since: std::time::Instant) {
+        let at = committed.at;
+        let told = committed.balances.into_iter().map(|(id, balance)| (id, ToldBalance { balance, at, since }));
+        self.balances.extend(told);
+        self.outcomes.extend(batch.into_iter().zip(committed.done.into_iter().map(Ok)));
+    }
+
+    /// Tells each actor concerned its new balance and which of its takes are over, in one message; then answers, so
+    /// that whoever has an answer and asks for the stock finds it there. An actor whose take the database refused
+    /// knows less than it thought, and reads.
+    pub(super) fn tell(mut self) {
+        let mut takes: HashMap<Life, i64> = HashMap::new();
+        let mut misled: HashSet<Life> = HashSet::new();
+        for (queued, outcome) in &mut self.outcomes {
+            let Some((life, units)) = queued.submission.take.take().map(EscrowedTake::close) else { continue };
+            *takes.entry(life).or_default() += units;
+            if matches!(
+                outcome,
+                Ok(Done::Refused(Refusal::InsufficientStock { .. }))
+                    | Err(JournalError::Refused(Refusal::InsufficientStock { .. } | Refusal::Rule { .. }))
+            ) {
+                misled.insert(life);
+            }
+        }
+        for (life, units) in takes {
+            if let Some(mailbox) = living(&self.registry, life) {
+                mailbox.tell(Settle { units, balance: self.balances.remove(&life.0) });
+                if misled.contains(&life) {
+                    mailbox.tell(Reload);
+                }
+            }
+        }
+        for (inventory, balance) in self.balances.drain() {
+            if let Some((mailbox, _)) = self.registry.find(inventory) {
+                mailbox.tell(Settle { units: 0, balance: Some(balance) });
+            }
+        }
+        for (Queued { submission, ticket }, outcome) in self.outcomes.drain(..) {
+            drop(ticket);
+            submission.answer(outcome);
+        }
+    }
+}

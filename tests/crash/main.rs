@@ -1,0 +1,15 @@
+//! The server as a process of its own: killed at any moment, traced at its system calls, told to stop, started twice.
+//!
+//! What a client was told is compared with what is in the database, by the clients' own memory of it.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails where it stands")]
+
+mod audit;
+mod client;
+mod durability;
+mod guest;
+mod kill;
+mod load;
+mod server;
+mod stop;
+mod warehouse;

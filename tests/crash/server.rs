@@ -1,0 +1,117 @@
+//! A server in a process of its own.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+
+pub(crate) const ADMIN_EMAIL: &str = "admin@example.org";
+pub(crate) const ADMIN_PASSWORD: &str = "correct horse battery staple";
+
+/// What is set in every server; what a test sets beside it wins.
+const SETTINGS: [(&str, &str); 6] = [
+    ("BIND", "127.0.0.1:0"),
+    ("ADMIN_EMAIL", ADMIN_EMAIL),
+    ("ADMIN_PASSWORD", ADMIN_PASSWORD),
+    ("JWT_SECRET", "a key of the tests and of nothing else at all"),
+    // The machine may be slow, and none of these tests is about deadlines.
+    ("REQUEST_DEADLINE_MS", "60000"),
+    ("SHUTDOWN_LIMIT", "60"),
+];
+
+/// The program with a command, on a folder, with nothing set but what is set here.
+pub(crate) fn program(folder: &Path, command: &str, settings: &[(&str, &str)]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_storekeeper"));
+    program.arg(command);
+    set(&mut program, folder, settings);
+    program
+}
+
+/// Sets the environment of a program that is, or starts, a server.
+pub(crate) fn set(program: &mut Command, folder: &Path, settings: &[(&str, &str)]) {
+    program.current_dir(folder).env_clear().env("DATA_DIR", data(folder)).env("LOG", "warn");
+    program.envs(SETTINGS).envs(settings.iter().copied());
+}
+
+/// Where the database of a test's folder is.
+pub(crate) fn data(folder: &Path) -> PathBuf {
+    folder.join("data")
+}
+
+/// A server that serves, and ends with the test.
+pub(crate) struct Server {
+    process: Child,
+    /// Open for as long as the server, which may have more to say.
+    _said: BufReader<ChildStdout>,
+    base: String,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts one.
+    pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::of(program(folder, "serve", settings), folder)
+    }
+
+    /// Starts the server that `program` is, or that it starts.
+    pub(crate) fn of(mut program: Command, folder: &Path) -> Self {
+        let log = folder.join("log");
+        let mut process = program
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("a log"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", program.get_program().display()));
+        let mut said = BufReader::new(process.stdout.take().expect("its output"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("its output can be read");
+        let Some((_, address)) = line.split_once("http://") else {
+            let (ended, log) = (process.wait().expect("its end"), fs::read_to_string(&log).unwrap_or_default());
+            panic!("{} ended ({ended}) before it served: {line}{log}", program.get_program().display());
+        };
+        Self { process, _said: said, base: format!("http://{}", address.trim()), log }
+    }
+
+    /// Where it is asked: `http://`, address and port.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The process that was started.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Kills it on the spot (SIGKILL).
+    pub(crate) fn kill(mut self) {
+        self.process.kill().expect("it can be killed");
+        let ended = self.process.wait().expect("its end");
+        assert!(ended.code().is_none(), "it was killed, and had not ended by itself: {ended}");
+    }
+
+    /// Tells it to stop (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        terminate(self.id());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.process.wait().expect("its end")
+    }
+}
+
+/// Tells a process to stop (SIGTERM).
+pub(crate) fn terminate(process: u32) {
+    let told = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &process.to_string()]).status();
+    assert!(told.expect("a shell").success(), "process {process} can be told to stop");
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+        if thread::panicking() {
+            eprintln!("the server's log:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Told to stop, and started twice.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::audit::{Audit, assert_books_in_order};
+use crate::guest::Shop;
+use crate::load::{Load, open_shop, seeded};
+use crate::server::{Server, program};
+
+/// Requests that the server has begun to read when it is told to stop.
+const BEGUN: usize = 12;
+/// Answers before it is told to stop.
+const ANSWERS: u64 = 150;
+
+#[test]
+fn a_second_server_on_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = Server::start(folder.path(), &[]);
+    let second = program(folder.path(), "serve", &[]).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(3), "{said}");
+    assert!(said.contains("the data folder ") && said.contains(" is in use by another storekeeper"), "{said}");
+    assert!(second.stdout.is_empty(), "a server that does not serve does not say that it does");
+    // The first one goes on, and what it leaves can be taken over, however it ends.
+    first.kill();
+    let third = Server::start(folder.path(), &[]);
+    third.terminate();
+    assert_eq!(third.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_begun_is_answered_before_the_server_stops() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    let shop = open_shop(&server).await;
+    let load = Load::begin(&server, &shop, &mut seeded(1));
+    load.answers(ANSWERS).await;
+    let begun: Vec<Begun> = (0..BEGUN).map(|_| Begun::add_to_cart(&server, &shop)).collect();
+    server.terminate();
+    let added: Vec<(u16, Value)> = begun.into_iter().map(Begun::end).collect();
+    let crowd = load.end().await;
+    assert_eq!(server.wait().code(), Some(0));
+
+    assert_books_in_order(folder.path());
+    let mut audit = Audit::open(folder.path(), &shop).await;
+    audit.assert_kept(&crowd.guests, &crowd.warehouses).await;
+    for (status, cart) in added {
+        assert_eq!(status, 200, "{cart}");
+        audit.assert_has_one(&cart).await;
+    }
+    audit.close().await;
+}
+
+/// A request whose head the server has read, and whose body it waits for.
+struct Begun {
+    connection: BufReader<TcpStream>,
+    body: String,
+}
+
+impl Begun {
+    /// A unit for a new cart. By its `100 Continue` the server says that it has begun.
+    fn add_to_cart(server: &Server, shop: &Shop) -> Self {
+        let body = json!({"productId": shop.items[0].product, "quantity": 1}).to_string();
+        let address = server.base().trim_start_matches("http://");
+        let mut connection = BufReader::new(TcpStream::connect(address).expect("a connection"));
+        let (length, key) = (body.len(), Uuid::now_v7());
+        let head = format!(
+            "POST /cart/add-to-cart HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\nIdempotency-Key: {key}\r\nExpect: 100-continue\r\n\r\n"
+        );
+        connection.get_mut().write_all(head.as_bytes()).expect("sent");
+        assert_eq!(read_head(&mut connection).0, 100);
+        Self { connection, body }
+    }
+
+    /// Sends the rest; gives the whole answer.
+    fn end(mut self) -> (u16, Value) {
+        self.connection.get_mut().write_all(self.body.as_bytes()).expect("sent");
+        let (status, length) = read_head(&mut self.connection);
+        let mut body = vec![0; length];
+        self.connection.read_exact(&mut body).expect("the whole body");
+        (status, serde_json::from_slice(&body).expect("JSON"))
+    }
+}
+
+/// Reads the head of an answer; gives its status and the length of its body.
+fn read_head(connection: &mut BufReader<TcpStream>) -> (u16, usize) {
+    let mut lines = connection.lines().map(|line| line.expect("an answer"));
+    let status = lines.next().expect("an answer");
+    let status = status.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let length = lines.take_while(|line| !line.is_empty()).filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().expect("a length"))
+    });
+    (status, length.last().unwrap_or_default())
+}
