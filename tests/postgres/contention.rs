@@ -122,7 +122,7 @@ const WAITING: &str =
 
 /// Looks again and again until the database answers as it should.
 async fn until(connection: &mut PgConnection, query: &'static str, wanted: impl Fn(i64) -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while !wanted(number(connection, query).await) {
         assert!(Instant::now() < end, "not in time: {query}");
     }
