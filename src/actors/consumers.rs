@@ -130,10 +130,11 @@ impl StockConsumer {
 
 /// Whether another delivery would be refused just the same.
 fn is_a_rules_refusal(error: &CommandError) -> bool {
+    let by_the_database = |source: &StoreError| matches!(source, StoreError::Constraint(_));
     matches!(
         error,
         CommandError::InventoryNotFound | CommandError::InsufficientStock { .. } | CommandError::StockOverflow
-    )
+    ) || matches!(error, CommandError::Store { source, .. } if by_the_database(source))
 }
 
 fn not_now(error: StoreError) -> ConsumeError {

@@ -32,9 +32,10 @@ pub enum OpenError {
 /// # Errors
 /// [`OpenError`].
 pub async fn open(options: StoreOptions, clock: Clock) -> Result<SharedStore, OpenError> {
+    // Boxed: done once, and else every caller's future would have room for both.
     Ok(match options {
-        StoreOptions::Sqlite(options) => Arc::new(SqliteStore::open(options, clock).await?),
-        StoreOptions::Postgres(options) => Arc::new(PostgresStore::open(options, clock).await?),
+        StoreOptions::Sqlite(options) => Arc::new(Box::pin(SqliteStore::open(options, clock)).await?),
+        StoreOptions::Postgres(options) => Arc::new(Box::pin(PostgresStore::open(options, clock)).await?),
     })
 }
 
@@ -44,7 +45,7 @@ pub async fn open(options: StoreOptions, clock: Clock) -> Result<SharedStore, Op
 /// [`OpenError`].
 pub async fn open_snapshot(options: StoreOptions) -> Result<SharedStore, OpenError> {
     Ok(match options {
-        StoreOptions::Sqlite(options) => Arc::new(SqliteStore::open_snapshot(&options.folder).await?),
-        StoreOptions::Postgres(options) => Arc::new(PostgresStore::open_snapshot(options).await?),
+        StoreOptions::Sqlite(options) => Arc::new(Box::pin(SqliteStore::open_snapshot(&options.folder)).await?),
+        StoreOptions::Postgres(options) => Arc::new(Box::pin(PostgresStore::open_snapshot(options)).await?),
     })
 }

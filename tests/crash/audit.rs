@@ -1,46 +1,40 @@
 //! What clients were told, compared with what is in the database.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection};
 use storekeeper::domain::cart::CartState;
 use storekeeper::domain::ids::CartSessionId;
+use storekeeper::persistence::SharedStore;
 use storekeeper::persistence::records::KeptCart;
-use storekeeper::persistence::sqlite::SqliteStore;
-use storekeeper::persistence::{Carts, Inventories, Orders, Upkeep};
 
 use crate::guest::{Cart, End, Guest, Lines, Shop};
-use crate::server::{data, program};
+use crate::place::{Place, Tables};
+use crate::server::program;
 use crate::warehouse::{Booking, Warehouse};
 
 /// Runs `storekeeper check`, which must find nothing.
-pub(crate) fn assert_books_in_order(folder: &Path) {
-    let check = program(folder, "check", &[]).output().expect("the program runs");
+pub(crate) fn assert_books_in_order(place: &Place) {
+    let check = program(place, "check", &[]).output().expect("the program runs");
     let said = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
     assert_eq!(check.status.code(), Some(0), "{said}");
     assert!(said.ends_with("rules hold.\n"), "{said}");
 }
 
-/// The database of a folder, to be read beside a server or without one.
+/// The database of a place, to be read beside a server or without one.
 pub(crate) struct Audit<'a> {
     shop: &'a Shop,
-    store: SqliteStore,
-    database: SqliteConnection,
+    store: SharedStore,
+    tables: Tables,
 }
 
 impl<'a> Audit<'a> {
-    pub(crate) async fn open(folder: &Path, shop: &'a Shop) -> Self {
-        let store = SqliteStore::open_snapshot(&data(folder)).await.expect("the database opens to read");
-        let options = SqliteConnectOptions::new().filename(data(folder).join("storekeeper.sqlite")).read_only(true);
-        Self { shop, store, database: options.connect().await.expect("the database opens to read") }
+    pub(crate) async fn open(place: &Place, shop: &'a Shop) -> Self {
+        Self { shop, store: place.store().await, tables: place.tables().await }
     }
 
     pub(crate) async fn close(self) {
         self.store.close().await;
-        self.database.close().await.expect("closed");
     }
 
     /// Everything that was answered is there, and what was not is there whole or not at all.
@@ -99,14 +93,13 @@ impl<'a> Audit<'a> {
     }
 
     async fn count(&mut self, statement: &'static str) -> i64 {
-        sqlx::query_scalar(statement).fetch_one(&mut self.database).await.expect("a number")
+        self.tables.number(statement).await
     }
 
     /// How many ledger rows there are of each reference.
     async fn references(&mut self) -> HashMap<String, i64> {
         let rows = "SELECT reference, count(*) FROM movements WHERE reference IS NOT NULL GROUP BY reference";
-        let rows: Vec<(String, i64)> = sqlx::query_as(rows).fetch_all(&mut self.database).await.expect("rows");
-        rows.into_iter().collect()
+        self.tables.counted(rows).await.into_iter().collect()
     }
 
     async fn assert_cart(&self, cart: &Cart) {

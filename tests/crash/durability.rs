@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::client::{Ask, Client};
+use crate::place::Place;
 use crate::server::{self, Server, terminate};
 
 /// What is traced: how a request comes, how the log is written and synced, how an answer goes.
@@ -20,15 +21,15 @@ const LOG: &str = "storekeeper.sqlite-wal>";
 
 #[tokio::test]
 async fn a_commit_is_synced_before_its_answer_begins() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let trace = folder.path().join("trace");
+    let place = Place::embedded();
+    let trace = place.folder().join("trace");
     let mut strace = Command::new("strace");
     // -y shows what a descriptor is, -s how many bytes of what was read or written.
     strace.args(["-f", "-y", "-s", "64", "-e", "signal=none", "-e", CALLS, "-o"]).arg(&trace);
     strace.arg(env!("CARGO_BIN_EXE_storekeeper")).arg("serve");
-    server::set(&mut strace, folder.path(), &[]);
+    server::set(&mut strace, &place, &[]);
     strace.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    let server = Server::of(strace, folder.path());
+    let server = Server::of(strace, &place);
 
     let client = Client::of(&server);
     let token = client.sign_in().await;

@@ -3,7 +3,6 @@
 //! `CRASH_ROUNDS=<number>` kills it so often.
 
 use std::env;
-use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::RngExt;
@@ -14,6 +13,7 @@ use crate::audit::{Audit, assert_books_in_order};
 use crate::client::Client;
 use crate::guest::Shop;
 use crate::load::{Crowd, Load, PATIENCE, open_shop, seeded};
+use crate::place::Place;
 use crate::server::Server;
 
 const ROUNDS: u64 = 3;
@@ -26,10 +26,10 @@ const LOOK_PERIOD: Duration = Duration::from_millis(20);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_kill_9() {
     let rounds = env::var("CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a whole number"));
-    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place::new();
     let seed = u64::try_from(Clock::system().now().0).expect("a time after 1970");
     let mut random = seeded(seed);
-    let mut server = Server::start(folder.path(), &SETTINGS);
+    let mut server = Server::start(&place, &SETTINGS);
     let shop = open_shop(&server).await;
     let mut everybody = Crowd::default();
     for round in 1..=rounds {
@@ -39,30 +39,31 @@ async fn what_was_answered_survives_kill_9() {
         load.answers(answers).await;
         server.kill();
         let mut crowd = load.end().await;
-        assert_kept(folder.path(), &shop, &crowd).await;
+        assert_kept(&place, &shop, &crowd).await;
 
-        server = Server::start(folder.path(), &SETTINGS);
+        server = Server::start(&place, &SETTINGS);
         ask_again(&server, &mut crowd).await;
-        assert_carts_end(folder.path(), &shop).await;
-        assert_kept(folder.path(), &shop, &crowd).await;
+        assert_carts_end(&place, &shop).await;
+        assert_kept(&place, &shop, &crowd).await;
         everybody.guests.extend(crowd.guests);
         everybody.warehouses.extend(crowd.warehouses);
-        assert_stock(folder.path(), &shop, &everybody).await;
+        assert_stock(&place, &shop, &everybody).await;
     }
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
-    assert_kept(folder.path(), &shop, &everybody).await;
+    assert_kept(&place, &shop, &everybody).await;
+    place.assert_in_order().await;
 }
 
-async fn assert_kept(folder: &Path, shop: &Shop, everybody: &Crowd) {
-    assert_books_in_order(folder);
-    let mut audit = Audit::open(folder, shop).await;
+async fn assert_kept(place: &Place, shop: &Shop, everybody: &Crowd) {
+    assert_books_in_order(place);
+    let mut audit = Audit::open(place, shop).await;
     audit.assert_kept(&everybody.guests, &everybody.warehouses).await;
     audit.close().await;
 }
 
-async fn assert_stock(folder: &Path, shop: &Shop, everybody: &Crowd) {
-    let audit = Audit::open(folder, shop).await;
+async fn assert_stock(place: &Place, shop: &Shop, everybody: &Crowd) {
+    let audit = Audit::open(place, shop).await;
     audit.assert_stock(&everybody.guests, &everybody.warehouses).await;
     audit.close().await;
 }
@@ -80,8 +81,8 @@ async fn ask_again(server: &Server, everybody: &mut Crowd) {
 }
 
 /// Nobody renews the carts any more: each ends by itself, none before its time, and gives back what it held.
-async fn assert_carts_end(folder: &Path, shop: &Shop) {
-    let mut audit = Audit::open(folder, shop).await;
+async fn assert_carts_end(place: &Place, shop: &Shop) {
+    let mut audit = Audit::open(place, shop).await;
     let end = Instant::now() + PATIENCE;
     while audit.open_carts().await > 0 {
         assert!(Instant::now() < end, "carts are open for ever");

@@ -11,10 +11,15 @@
 
 mod audit;
 mod client;
+#[path = "../support/database.rs"]
+mod database;
 mod durability;
 mod guest;
 mod kill;
 mod load;
+mod place;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod server;
 mod stop;
 mod warehouse;

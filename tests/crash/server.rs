@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
+
+use crate::place::Place;
 
 pub(crate) const ADMIN_EMAIL: &str = "admin@example.org";
 pub(crate) const ADMIN_PASSWORD: &str = "correct horse battery staple";
@@ -20,23 +22,19 @@ const SETTINGS: [(&str, &str); 6] = [
     ("SHUTDOWN_LIMIT", "60"),
 ];
 
-/// The program with a command, on a folder, with nothing set but what is set here.
-pub(crate) fn program(folder: &Path, command: &str, settings: &[(&str, &str)]) -> Command {
+/// The program with a command, at a place, with nothing set but what is set here.
+pub(crate) fn program(place: &Place, command: &str, settings: &[(&str, &str)]) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_storekeeper"));
     program.arg(command);
-    set(&mut program, folder, settings);
+    set(&mut program, place, settings);
     program
 }
 
 /// Sets the environment of a program that is, or starts, a server.
-pub(crate) fn set(program: &mut Command, folder: &Path, settings: &[(&str, &str)]) {
-    program.current_dir(folder).env_clear().env("DATA_DIR", data(folder)).env("LOG", "warn");
+pub(crate) fn set(program: &mut Command, place: &Place, settings: &[(&str, &str)]) {
+    let (variable, value) = place.setting();
+    program.current_dir(place.folder()).env_clear().env(variable, value).env("LOG", "warn");
     program.envs(SETTINGS).envs(settings.iter().copied());
-}
-
-/// Where the database of a test's folder is.
-pub(crate) fn data(folder: &Path) -> PathBuf {
-    folder.join("data")
 }
 
 /// A server that serves, and ends with the test.
@@ -50,13 +48,13 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts one.
-    pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::of(program(folder, "serve", settings), folder)
+    pub(crate) fn start(place: &Place, settings: &[(&str, &str)]) -> Self {
+        Self::of(program(place, "serve", settings), place)
     }
 
     /// Starts the server that `program` is, or that it starts.
-    pub(crate) fn of(mut program: Command, folder: &Path) -> Self {
-        let log = folder.join("log");
+    pub(crate) fn of(mut program: Command, place: &Place) -> Self {
+        let log = place.folder().join("log");
         let mut process = program
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a log"))

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::audit::{Audit, assert_books_in_order};
 use crate::guest::Shop;
 use crate::load::{Load, open_shop, seeded};
+use crate::place::Place;
 use crate::server::{Server, program};
 
 /// Requests that the server has begun to read when it is told to stop.
@@ -18,24 +19,24 @@ const ANSWERS: u64 = 150;
 
 #[test]
 fn a_second_server_on_the_same_folder_is_refused() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let first = Server::start(folder.path(), &[]);
-    let second = program(folder.path(), "serve", &[]).output().expect("the program runs");
+    let place = Place::embedded();
+    let first = Server::start(&place, &[]);
+    let second = program(&place, "serve", &[]).output().expect("the program runs");
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(3), "{said}");
     assert!(said.contains("the data folder ") && said.contains(" is in use by another storekeeper"), "{said}");
     assert!(second.stdout.is_empty(), "a server that does not serve does not say that it does");
     // The first one goes on, and what it leaves can be taken over, however it ends.
     first.kill();
-    let third = Server::start(folder.path(), &[]);
+    let third = Server::start(&place, &[]);
     third.terminate();
     assert_eq!(third.wait().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_begun_is_answered_before_the_server_stops() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path(), &[]);
+    let place = Place::new();
+    let server = Server::start(&place, &[]);
     let shop = open_shop(&server).await;
     let load = Load::begin(&server, &shop, &mut seeded(1));
     load.answers(ANSWERS).await;
@@ -45,8 +46,8 @@ async fn what_was_begun_is_answered_before_the_server_stops() {
     let crowd = load.end().await;
     assert_eq!(server.wait().code(), Some(0));
 
-    assert_books_in_order(folder.path());
-    let mut audit = Audit::open(folder.path(), &shop).await;
+    assert_books_in_order(&place);
+    let mut audit = Audit::open(&place, &shop).await;
     audit.assert_kept(&crowd.guests, &crowd.warehouses).await;
     for (status, cart) in added {
         assert_eq!(status, 200, "{cart}");

@@ -57,14 +57,14 @@ async fn every_answer_is_the_models() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a whole number"));
     let steps = number("MODEL_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("a number of steps"));
     if let Some(seed) = number("MODEL_SEED") {
-        return walk(seed, steps).await;
+        return Box::pin(walk(seed, steps)).await;
     }
     let [one, two, three] = SEEDS;
     tokio::join!(walk(one, steps), walk(two, steps), walk(three, steps));
     let end = Instant::now() + Duration::from_secs(number("SOAK_SECONDS").unwrap_or(0));
     while Instant::now() < end {
         let seed = u64::try_from(Clock::system().now().0).expect("a time after 1970");
-        walk(seed, steps).await;
+        Box::pin(walk(seed, steps)).await;
     }
 }
 
@@ -78,11 +78,11 @@ async fn walk(seed: u64, steps: usize) {
         let again = format!("step {number}, {step:?}; MODEL_SEED={seed} MODEL_STEPS={number} walks there again");
         let expected = predict(&mut walk.model, &step);
         let said;
-        (walk, said) = walk.perform(&step).await;
+        (walk, said) = Box::pin(walk.perform(&step)).await;
         assert_eq!(said, expected, "{again}");
         walk.assert_stock(&again).await;
     }
-    walk.end(&format!("MODEL_SEED={seed} MODEL_STEPS={steps} walks there again")).await;
+    Box::pin(walk.end(&format!("MODEL_SEED={seed} MODEL_STEPS={steps} walks there again"))).await;
 }
 
 fn below(random: &mut TestRng, limit: usize) -> usize {

@@ -138,7 +138,8 @@ impl Drop for Server {
 pub(crate) struct Database {
     /// Its address.
     pub(crate) url: String,
-    name: String,
+    /// Its name on its server.
+    pub(crate) name: String,
     /// The address of another database of the server, to drop this one from.
     beside: String,
     /// The server, when it is to live as long as this.

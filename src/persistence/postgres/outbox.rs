@@ -29,6 +29,11 @@ const KEEP_MAILS_ONCE: &str = "
     SELECT id, sender, recipient, subject, body, html, source, status, created_at, created_at
     FROM new JOIN marked USING (message_id)";
 
+/// The text with a sign for what is not a character in the place of each NUL.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 #[async_trait]
 impl Outbox for PostgresStore {
     /// Takes the orders of the first `limit` events that nobody has claimed, and of those orders all that waits: so
@@ -140,7 +145,8 @@ impl Outbox for PostgresStore {
             .await
     }
 
-    /// A message that is put away again replaces itself: what was said last counts.
+    /// A message that is put away again replaces itself: what was said last counts. A NUL, which no text here can hold,
+    /// must not keep what can not be read from being put away.
     async fn bury(&self, letter: &DeadLetter) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query(
@@ -149,9 +155,9 @@ impl Outbox for PostgresStore {
              DO UPDATE SET payload = excluded.payload, reason = excluded.reason, at = excluded.at",
         )
         .bind(&letter.queue)
-        .bind(&letter.message_id)
-        .bind(&letter.payload)
-        .bind(&letter.reason)
+        .bind(without_nul(&letter.message_id))
+        .bind(without_nul(&letter.payload))
+        .bind(without_nul(&letter.reason))
         .bind(letter.at.0)
         .execute(&mut *transaction)
         .answered()

@@ -1,0 +1,129 @@
+//! PostgreSQL's shelves, and its one transaction a hold.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
+use storekeeper::domain::ids::ProductId;
+use storekeeper::persistence::Upkeep;
+use storekeeper::persistence::clock::Clock;
+use storekeeper::persistence::open::StoreOptions;
+use storekeeper::persistence::postgres::{PostgresOptions, PostgresStore};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use crate::server::{Database, Durability, Server, connect};
+use crate::{PRODUCTS, Shelves, Till, UNITS};
+
+/// Connections of the usual program.
+const POOL: u32 = 16;
+
+/// A database on a server of its own, which syncs each commit.
+pub(crate) struct Shelf {
+    database: Database,
+    _server: Server,
+}
+
+impl Shelf {
+    fn own(&self) -> PostgresOptions {
+        PostgresOptions { url: self.database.url.clone(), pool: 8 }
+    }
+}
+
+impl Shelves for Shelf {
+    async fn filled() -> Self {
+        let server = Server::new(Durability::Real);
+        let shelf = Self { database: Database::of(&server), _server: server };
+        fill(&shelf).await;
+        shelf
+    }
+
+    fn options(&self) -> StoreOptions {
+        StoreOptions::Postgres(self.own())
+    }
+}
+
+/// The usual program: a pool of connections, and the row's lock for as long as the transaction takes.
+pub(crate) struct OneByOne {
+    pool: PgPool,
+}
+
+impl OneByOne {
+    /// Four round trips; what is written goes in one statement.
+    async fn transaction(&self, product: ProductId) -> Result<bool, sqlx::Error> {
+        let (cart, movement, at) = (Uuid::now_v7(), Uuid::now_v7(), Clock::system().now().0);
+        let mut secret = [0_u8; 16];
+        getrandom::fill(&mut secret).expect("the system gives random bytes");
+        let mut transaction = self.pool.begin().await?;
+        let (on_hand, held, seq, newest): (i64, i64, i64, Uuid) =
+            sqlx::query_as("SELECT on_hand, held, seq, last_movement FROM inventories WHERE id = $1 FOR UPDATE")
+                .bind(product.0)
+                .fetch_one(&mut *transaction)
+                .await?;
+        if on_hand - held < 1 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "WITH balance AS (
+                 UPDATE inventories SET held = $3, seq = $4, last_movement = $5, updated_at = $8 WHERE id = $1
+             ), movement AS (
+                 INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change,
+                     held_change, on_hand, held, cart_key, actor, at)
+                 VALUES ($5, $6, $1, $4, 'hold', 'OUT', 1, 0, 1, $2, $3, $7, 'guest', $8)
+             ), session AS (
+                 INSERT INTO cart_sessions (key, secret, state, version, created_at, expires_at)
+                 VALUES ($7, $9, 'open', 1, $8, $8 + 900000000)
+             )
+             INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state)
+             VALUES ($7, 1, $1, $1, 1, 'open')",
+        )
+        .bind(product.0)
+        .bind(on_hand)
+        .bind(held + 1)
+        .bind(seq + 1)
+        .bind(movement)
+        .bind(newest)
+        .bind(cart)
+        .bind(at)
+        .bind(&secret[..])
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+impl Till<Shelf> for OneByOne {
+    async fn open(shelf: &Shelf, _: &Arc<Runtime>) -> Self {
+        let options = PgConnectOptions::from_str(&shelf.database.url).expect("an address").disable_statement_logging();
+        let pool = PgPoolOptions::new().max_connections(POOL).test_before_acquire(false).connect_with(options).await;
+        Self { pool: pool.expect("the database opens") }
+    }
+
+    async fn hold(&self, product: ProductId) {
+        assert!(self.transaction(product).await.expect("the transaction is done"), "the unit is held");
+    }
+}
+
+/// Makes the tables, with all products in stock. Product, inventory and first ledger row have one number.
+async fn fill(shelf: &Shelf) {
+    PostgresStore::open(shelf.own(), Clock::system()).await.expect("the database opens").close().await;
+    let mut connection = connect(&shelf.database.url).await.expect("the database opens");
+    let mut transaction = connection.begin().await.expect("a transaction");
+    for statement in [
+        "CREATE TEMP TABLE numbers AS SELECT n, lpad(to_hex(n), 32, '0')::uuid AS id FROM generate_series(0, $1 - 1) n
+         WHERE $2 > 0",
+        "INSERT INTO products SELECT id, 'SKU-' || n, 'sku-' || n, 'Tea ' || n, 'tea ' || n, NULL, 1999, 'PUBLISHED',
+         id, 1, 0, 0 FROM numbers WHERE $1 > 0 AND $2 > 0",
+        "INSERT INTO inventories SELECT id, id, 'SKU-' || n, $2, 0, 1, id, 0 FROM numbers WHERE $1 > 0",
+        "INSERT INTO movements SELECT id, NULL, id, 1, 'initial', 'IN', $2, $2, 0, $2, 0, NULL, NULL, NULL, 'bench', 0
+         FROM numbers WHERE $1 > 0",
+    ] {
+        let products = i64::try_from(PRODUCTS).expect("a small number");
+        sqlx::query(statement).bind(products).bind(UNITS).execute(&mut *transaction).await.expect("rows are written");
+    }
+    transaction.commit().await.expect("the shop is there");
+    sqlx::query("ANALYZE").execute(&mut connection).await.expect("the planner knows the tables");
+    connection.close().await.expect("closed");
+}

@@ -1,0 +1,157 @@
+//! What the settings are read as, and how faults are told.
+
+use std::collections::HashMap;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn read(values: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let values: HashMap<_, _> = values.iter().copied().collect();
+    Config::read(|name| values.get(name).map(|value| (*value).to_owned()))
+}
+
+fn faults(values: &[(&str, &str)]) -> Vec<Fault> {
+    read(values).err().map(|error| error.faults).unwrap_or_default()
+}
+
+#[test]
+fn nothing_needs_to_be_set() {
+    let config = read(&[]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.http.bind.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.store.to_string(), "./data (SQLite)");
+    assert_eq!(config.shop.lifetime.ttl, Duration::from_secs(900));
+    assert_eq!(config.shop.currency.code(), "USD");
+    assert_eq!(config.tokens.access_ttl, Duration::from_secs(7200));
+    assert!(config.tokens.secret.is_none() && config.order_pending_ttl.is_none());
+    assert!(config.http.workers >= 1);
+}
+
+#[test]
+fn what_is_set_counts_and_empty_is_not_set() {
+    let config = read(&[
+        ("DATABASE_URL", "sqlite:/srv/shop"),
+        ("CART_TTL", "60"),
+        ("CART_MAX_AGE", ""),
+        ("REDIS_URL", ""),
+        ("ORDER_PENDING_TTL", "86400"),
+        ("TAX_RATE", "0.19"),
+        ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("MAIL_SENDER", "The Tea Shop <hello@example.org>"),
+        ("LOG_FORMAT", "json"),
+    ]);
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.store.to_string(), "/srv/shop (SQLite)");
+    assert_eq!(config.shop.lifetime.ttl, Duration::from_secs(60));
+    assert_eq!(config.shop.lifetime.max_age, Duration::from_secs(3600));
+    assert_eq!(config.order_pending_ttl, Some(Duration::from_secs(86_400)));
+    assert_eq!(config.tokens.secret.map(|key| key.expose_secret().len()), Some(32));
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn every_fault_is_named_at_once() {
+    let found = faults(&[
+        ("BIND", "localhost"),
+        ("CART_TTL", "soon"),
+        ("CART_MAX_UNITS", "0"),
+        ("CURRENCY", "usd"),
+        ("TAX_RATE", "19%"),
+        ("ADMIN_EMAIL", "ann"),
+        ("LOG", "storekeeper=loud"),
+        ("LOG_FORMAT", "xml"),
+        ("HTTP_WORKERS", "0"),
+        ("ORDER_PENDING_TTL", "-1"),
+        ("MAIL_SENDER", "Ann\r\nBcc: b@example.org <a@example.org>"),
+        ("AMQP_URL", "amqp://user:hidden@example.org"),
+    ]);
+    let mut names: Vec<_> = found.iter().map(|fault| fault.variable).collect();
+    names.sort_unstable();
+    let expected = [
+        "ADMIN_EMAIL",
+        "AMQP_URL",
+        "BIND",
+        "CART_MAX_UNITS",
+        "CART_TTL",
+        "CURRENCY",
+        "HTTP_WORKERS",
+        "LOG",
+        "LOG_FORMAT",
+        "MAIL_SENDER",
+        "ORDER_PENDING_TTL",
+        "TAX_RATE",
+    ];
+    assert_eq!(names, expected);
+    let text = ConfigError { faults: found }.to_string();
+    assert!(text.contains(r#"CART_TTL is "soon": it must be a whole number of seconds from 1 to 86400"#), "{text}");
+    assert!(text.starts_with("the configuration has 12 faults:\n"), "{text}");
+    assert!(!text.contains("hidden"), "{text}");
+}
+
+#[test]
+fn settings_must_fit_each_other() {
+    for (values, variable) in [
+        ([("CART_TTL", "3601"), ("CART_MAX_AGE", "3600")], "CART_TTL"),
+        ([("ACCESS_TOKEN_TTL", "601"), ("REFRESH_TOKEN_TTL", "600")], "ACCESS_TOKEN_TTL"),
+        ([("JOURNAL_BATCH_MAX", "65"), ("JOURNAL_MAILBOX", "64")], "JOURNAL_BATCH_MAX"),
+        ([("SHUTDOWN_LIMIT", "2"), ("REQUEST_DEADLINE_MS", "2001")], "SHUTDOWN_LIMIT"),
+        ([("DATA_DIR", "a"), ("DATABASE_URL", "sqlite:b")], "DATA_DIR"),
+    ] {
+        let found = faults(&values);
+        assert_eq!(found.iter().map(|fault| fault.variable).collect::<Vec<_>>(), [variable]);
+    }
+    assert!(read(&[("CART_TTL", "3600"), ("CART_MAX_AGE", "3600")]).is_ok());
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let short = "short-but-secret";
+    let found =
+        faults(&[("JWT_SECRET", short), ("ADMIN_PASSWORD", "seven77"), ("DATABASE_URL", "postgres://u:pw@h:port/d")]);
+    assert_eq!(found.len(), 3);
+    let text = ConfigError { faults: found }.to_string();
+    for secret in [short, "seven77", "pw@h"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert!(text.contains("JWT_SECRET (its value is not shown): it must be 32 bytes or more"), "{text}");
+}
+
+#[test]
+fn postgresql_is_shown_without_its_password() {
+    let url = "postgresql://shop:pw@db.example.org/books?sslmode=require";
+    let config = read(&[("DATABASE_URL", url), ("DATABASE_POOL", "3")]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.store.to_string(), "books at db.example.org:5432 (PostgreSQL)");
+    let StoreConfig::Postgres(options) = config.store else { panic!("not PostgreSQL") };
+    assert_eq!((options.url.as_str(), options.pool), (url, 3));
+    assert_eq!(faults(&[("DATABASE_POOL", "0")]).len(), 1);
+}
+
+#[test]
+fn other_databases_are_refused() {
+    for url in ["mysql://x", "sqlite:", "sqlite::memory:", "sqlite://data?mode=ro", "./data"] {
+        assert_eq!(faults(&[("DATABASE_URL", url)]).len(), 1, "{url}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_utf_8_is_refused() {
+    assert_eq!(faults(&[("DATA_DIR", "da\u{fffd}ta")]).len(), 1);
+}
+
+#[test]
+fn the_settings_examples_are_usable() {
+    for setting in settings::all() {
+        let values = [(setting.name, setting.example), ("CART_MAX_AGE", "86400")];
+        let values = if setting.name == "CART_MAX_AGE" { &values[..1] } else { &values[..] };
+        if let Err(error) = read(values) {
+            panic!("{error}");
+        }
+    }
+}
+
+#[test]
+fn a_test_has_its_own_folder_and_port() {
+    let config = Config::embedded(Path::new("elsewhere")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.store.to_string(), "elsewhere (SQLite)");
+    assert_eq!(config.http.bind.port(), 0);
+}

@@ -1,0 +1,16 @@
+//! What only a database that several servers share can show, on a real PostgreSQL: the hard moments of the journal's
+//! transaction, connections that are cut or frozen at the worst point, servers beside each other, and a server of the
+//! database that goes away under load.
+
+#![expect(clippy::expect_used, reason = "a test fails where it stands")]
+
+mod contention;
+mod cut;
+mod moments;
+mod node;
+mod nodes;
+mod outage;
+mod proxy;
+#[path = "../support/postgres.rs"]
+mod server;
+mod start;
