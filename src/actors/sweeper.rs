@@ -89,10 +89,11 @@ impl Message for Sweep {
     type Result = ();
 }
 
-/// The actor: one sweep at a time.
+/// The actor: one sweep at a time, and another at once when that lasted beyond its period.
 pub struct SweeperActor {
     parts: SweeperParts,
     sweeping: bool,
+    again: bool,
     orders_at: Instant,
     idle_at: Instant,
     forget_at: Instant,
@@ -101,7 +102,7 @@ pub struct SweeperActor {
 impl SweeperActor {
     fn new(parts: SweeperParts) -> Self {
         let now = Instant::now();
-        Self { parts, sweeping: false, orders_at: now, idle_at: now, forget_at: now }
+        Self { parts, sweeping: false, again: false, orders_at: now, idle_at: now, forget_at: now }
     }
 }
 
@@ -127,6 +128,7 @@ impl Handler<Sweep> for SweeperActor {
 
     fn handle(&mut self, _: Sweep, context: &mut Self::Context) {
         if std::mem::replace(&mut self.sweeping, true) {
+            self.again = true;
             return;
         }
         let now = Instant::now();
@@ -143,7 +145,12 @@ impl Handler<Sweep> for SweeperActor {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the sweep waits for the database");
             }
         });
-        context.spawn(task.into_actor(self).map(|_, actor, _| actor.sweeping = false));
+        context.spawn(task.into_actor(self).map(|_, actor, context| {
+            actor.sweeping = false;
+            if std::mem::take(&mut actor.again) {
+                context.notify(Sweep);
+            }
+        }));
     }
 }
 
