@@ -60,7 +60,7 @@ async fn every_answer_is_the_models() {
         return Box::pin(walk(seed, steps)).await;
     }
     let [one, two, three] = SEEDS;
-    tokio::join!(walk(one, steps), walk(two, steps), walk(three, steps));
+    tokio::join!(Box::pin(walk(one, steps)), Box::pin(walk(two, steps)), Box::pin(walk(three, steps)));
     let end = Instant::now() + Duration::from_secs(number("SOAK_SECONDS").unwrap_or(0));
     while Instant::now() < end {
         let seed = u64::try_from(Clock::system().now().0).expect("a time after 1970");

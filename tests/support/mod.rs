@@ -73,7 +73,7 @@ impl TestShop {
     }
 
     async fn serve(config: Config, clock: Clock, database: Database) -> Self {
-        let app = App::build_at(config.clone(), clock.clone()).await.expect("the app starts");
+        let app = Box::pin(App::build_at(config.clone(), clock.clone())).await.expect("the app starts");
         let admin = app.store().account_by_email(&config.admin.email).await.expect("the store answers");
         let admin = api::token(TOKEN_SECRET, &admin.expect("there is an administrator"));
         Self { api: Api::new(app.address(), admin), app, config, clock, database }
