@@ -1,7 +1,8 @@
 //! The journal's transaction on SQLite: what the batch needs is read, planned, and written in one statement a table.
 //!
-//! A whole batch is one JSON text a statement, taken apart by `json_each`: a row at a time costs several times as much,
-//! since each statement is a message to the connection's own thread. There is one writer, so what the transaction has
+//! A whole batch is one JSON text a statement, taken apart by `jsonb_each`: a row at a time costs several times as much,
+//! since each statement is a message to the connection's own thread. (`json_each` would do too, but makes a text of each
+//! row again, which each `->>` then parses.) There is one writer, so what the transaction has
 //! read stays true until it commits; the statements name what was seen all the same, and count the rows.
 
 use std::collections::{HashMap, HashSet};
@@ -63,7 +64,7 @@ fn not_committed(error: StoreError) -> CommitError {
     CommitError::NotCommitted(error)
 }
 
-/// A JSON array of rows, each an array, as `json_each` takes it apart.
+/// A JSON array of rows, each an array, as `jsonb_each` takes it apart.
 struct Rows(String);
 
 impl Rows {
@@ -175,18 +176,18 @@ async fn read(connection: &mut SqliteConnection, needs: &Needs, now: Timestamp) 
 }
 
 const SESSIONS: &str = "SELECT s.key, s.state, s.version, s.expires_at
-     FROM json_each(?1) j CROSS JOIN cart_sessions s ON s.key = unhex(j.value ->> 0)";
-const ORDERS: &str = "SELECT o.id, o.status FROM json_each(?1) j CROSS JOIN orders o ON o.id = unhex(j.value ->> 0)";
+     FROM jsonb_each(?1) j CROSS JOIN cart_sessions s ON s.key = unhex(j.value ->> 0)";
+const ORDERS: &str = "SELECT o.id, o.status FROM jsonb_each(?1) j CROSS JOIN orders o ON o.id = unhex(j.value ->> 0)";
 const HOLDS: &str = "SELECT h.cart_key, h.number, h.state, h.quantity
-     FROM json_each(?1) j CROSS JOIN holds h ON h.cart_key = unhex(j.value ->> 0) AND h.number = j.value ->> 1";
+     FROM jsonb_each(?1) j CROSS JOIN holds h ON h.cart_key = unhex(j.value ->> 0) AND h.number = j.value ->> 1";
 const INVENTORIES: &str = "SELECT i.id, i.on_hand, i.held, i.seq, i.last_movement
-     FROM json_each(?1) j CROSS JOIN inventories i ON i.id = unhex(j.value ->> 0)";
+     FROM jsonb_each(?1) j CROSS JOIN inventories i ON i.id = unhex(j.value ->> 0)";
 const PRODUCTS: &str =
-    "SELECT p.id, p.version FROM json_each(?1) j CROSS JOIN products p ON p.id = unhex(j.value ->> 0)";
+    "SELECT p.id, p.version FROM jsonb_each(?1) j CROSS JOIN products p ON p.id = unhex(j.value ->> 0)";
 const KEYS: &str = "SELECT k.scope, k.key
-     FROM json_each(?1) j CROSS JOIN idempotency_keys k ON k.scope = j.value ->> 0 AND k.key = j.value ->> 1";
+     FROM jsonb_each(?1) j CROSS JOIN idempotency_keys k ON k.scope = j.value ->> 0 AND k.key = j.value ->> 1";
 const MESSAGES: &str = "SELECT m.queue, m.message_id
-     FROM json_each(?1) j CROSS JOIN consumed_messages m ON m.queue = j.value ->> 0 AND m.message_id = j.value ->> 1";
+     FROM jsonb_each(?1) j CROSS JOIN consumed_messages m ON m.queue = j.value ->> 0 AND m.message_id = j.value ->> 1";
 
 async fn select<T>(
     connection: &mut SqliteConnection,
@@ -254,52 +255,52 @@ async fn known_messages(
 
 // Writing -------------------------------------------------------------------------------------------------------
 
-const BATCH: &str = "INSERT INTO journal_batches (id, at) SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1)";
+const BATCH: &str = "INSERT INTO journal_batches (id, at) SELECT unhex(value ->> 0), value ->> 1 FROM jsonb_each(?1)";
 const OPEN_SESSIONS: &str = "INSERT INTO cart_sessions (key, secret, state, version, created_at, expires_at)
-     SELECT unhex(value ->> 0), unhex(value ->> 1), 'open', 1, value ->> 2, value ->> 3 FROM json_each(?1)";
+     SELECT unhex(value ->> 0), unhex(value ->> 1), 'open', 1, value ->> 2, value ->> 3 FROM jsonb_each(?1)";
 const CHANGE_SESSIONS: &str = "UPDATE cart_sessions
-     SET state = j.value ->> 1, version = version + 1, expires_at = j.value ->> 3 FROM json_each(?1) j
+     SET state = j.value ->> 1, version = version + 1, expires_at = j.value ->> 3 FROM jsonb_each(?1) j
      WHERE cart_sessions.key = unhex(j.value ->> 0) AND version = j.value ->> 2 AND cart_sessions.state = 'open'";
 const OPEN_HOLDS: &str = "INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state)
      SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), unhex(value ->> 3), value ->> 4, 'open'
-     FROM json_each(?1)";
-const CHANGE_HOLDS: &str = "UPDATE holds SET quantity = j.value ->> 3, state = j.value ->> 4 FROM json_each(?1) j
+     FROM jsonb_each(?1)";
+const CHANGE_HOLDS: &str = "UPDATE holds SET quantity = j.value ->> 3, state = j.value ->> 4 FROM jsonb_each(?1) j
      WHERE cart_key = unhex(j.value ->> 0) AND number = j.value ->> 1 AND quantity = j.value ->> 2
          AND holds.state = 'open'";
 const BALANCES: &str = "UPDATE inventories
      SET on_hand = on_hand + (j.value ->> 1), held = held + (j.value ->> 2), seq = seq + (j.value ->> 3),
-         last_movement = unhex(j.value ->> 4), updated_at = j.value ->> 6 FROM json_each(?1) j
+         last_movement = unhex(j.value ->> 4), updated_at = j.value ->> 6 FROM jsonb_each(?1) j
      WHERE inventories.id = unhex(j.value ->> 0) AND seq = j.value ->> 5";
 const MOVEMENTS: &str = "INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units,
          on_hand_change, held_change, on_hand, held, cart_key, order_id, reference, actor, at)
      SELECT unhex(value ->> 0), unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5,
          value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11), unhex(value ->> 12),
-         value ->> 13, value ->> 14, value ->> 15 FROM json_each(?1)";
+         value ->> 13, value ->> 14, value ->> 15 FROM jsonb_each(?1)";
 const PLACE_ORDERS: &str = "INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax,
          grand_total, status, sequence, shipping_address, payment_reference, created_at, updated_at)
      SELECT unhex(value ->> 0), unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5,
          value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
-         value ->> 14 FROM json_each(?1)";
+         value ->> 14 FROM jsonb_each(?1)";
 const PLACE_ITEMS: &str = "INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price,
          quantity, total)
      SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), unhex(value ->> 3), value ->> 4, value ->> 5,
-         value ->> 6, value ->> 7, value ->> 8 FROM json_each(?1)";
+         value ->> 6, value ->> 7, value ->> 8 FROM jsonb_each(?1)";
 const CHANGE_ORDERS: &str = "UPDATE orders
      SET status = j.value ->> 2, sequence = sequence + 1, updated_at = j.value ->> 4,
-         payment_reference = coalesce(j.value ->> 3, payment_reference) FROM json_each(?1) j
+         payment_reference = coalesce(j.value ->> 3, payment_reference) FROM jsonb_each(?1) j
      WHERE orders.id = unhex(j.value ->> 0) AND status = j.value ->> 1";
 const EVENTS: &str = "INSERT INTO outbox (id, order_id, queue, payload, at)
-     SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)
+     SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each(?1)
      ORDER BY key";
 const MAILS: &str =
     "INSERT INTO emails (id, sender, recipient, subject, body, html, source, status, due_at, created_at)
      SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-         value ->> 7, value ->> 8, value ->> 8 FROM json_each(?1)";
+         value ->> 7, value ->> 8, value ->> 8 FROM jsonb_each(?1)";
 const REMEMBER: &str = "INSERT INTO idempotency_keys (scope, key, fingerprint, status, headers, body, at)
      SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5, value ->> 6
-     FROM json_each(?1)";
+     FROM jsonb_each(?1)";
 const CONSUME: &str = "INSERT INTO consumed_messages (queue, message_id, at)
-     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)";
+     SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?1)";
 
 /// Writes the batch's identifier first, then rows table by table.
 async fn write(connection: &mut SqliteConnection, batch: Uuid, plan: &Plan<'_>) -> Result<(), StoreError> {
