@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::house::{House, HouseLimits, HouseParts};
+use crate::actors::mirror::{Mirror, MirrorState};
 use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
@@ -305,6 +306,7 @@ async fn open(
         clock: clock.clone(),
         rules: config.shop,
         limits: house_limits(&config),
+        redis: config.redis.clone(),
         templates: Templates::new()?,
         mail_sender: config.mail.sender.clone(),
         arbiters,
@@ -324,11 +326,28 @@ async fn open(
             mail_captured: true,
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
+        dependencies: Arc::new({
+            let mirror = house.mirror().clone();
+            move || {
+                vec![
+                    ("redis", redis_state(&mirror)),
+                    ("rabbitmq", DependencyState::Off),
+                    ("smtp", DependencyState::Off),
+                ]
+            }
+        }),
         draining,
     })
     .await?;
     Ok(Opened { store, house, state, first_admin })
+}
+
+fn redis_state(mirror: &Mirror) -> DependencyState {
+    match mirror.state() {
+        MirrorState::Off => DependencyState::Off,
+        MirrorState::Up => DependencyState::Up,
+        MirrorState::Degraded => DependencyState::Degraded,
+    }
 }
 
 fn house_limits(config: &Config) -> HouseLimits {

@@ -70,8 +70,7 @@ impl CartImage {
 
     /// A key and the one that remembers its version. What stands in braces decides on the slot of a cluster.
     fn pair<'a>(&self, script: &'a Script, key: &str, wrong: &str) -> ScriptInvocation<'a> {
-        let remembered_ms =
-            self.life_ms.saturating_add(u64::try_from(REMEMBERED_FOR.as_millis()).unwrap_or(u64::MAX));
+        let remembered_ms = self.life_ms.saturating_add(u64::try_from(REMEMBERED_FOR.as_millis()).unwrap_or(u64::MAX));
         let mut invocation = script.prepare_invoke();
         invocation.key(key).key(format!("{{{key}}}:version"));
         invocation.arg(self.version).arg(self.life_ms).arg(remembered_ms).arg(wrong);

@@ -35,9 +35,12 @@ pub(super) fn names(server: Uuid, is_cluster: bool) -> Vec<String> {
 /// The slot of a key without braces: CRC-16/XMODEM, as the cluster specification of Redis has it.
 fn slot(key: &str) -> u16 {
     let crc = key.bytes().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-        })
+        (0..8).fold(
+            crc ^ (u16::from(byte) << 8),
+            |crc, _| {
+                if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+            },
+        )
     });
     crc % SLOTS
 }
