@@ -421,10 +421,11 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     waiting.block_on(async {
         let data = config.store.to_string();
+        let redis = config.redis.as_ref().map(ToString::to_string);
         // Before anybody is told where it serves: who knows may send a signal at once.
         let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        if let Err(error) = announce(&app, &data) {
+        if let Err(error) = announce(&app, &data, redis.as_deref()) {
             // Nobody reads standard output: no reason to end a server that serves.
             tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
         }
@@ -432,10 +433,13 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     })
 }
 
-fn announce(app: &App, data: &str) -> io::Result<()> {
+fn announce(app: &App, data: &str, redis: Option<&str>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "Storekeeper serves at http://{}", app.address())?;
     writeln!(out, "  data     {data}")?;
+    if let Some(redis) = redis {
+        writeln!(out, "  carts    shown in Redis at {redis}")?;
+    }
     writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {
