@@ -126,7 +126,10 @@ impl Keeper {
             return Ok(());
         }
         self.shared.begin_catching_up();
-        let carts = self.show_open(connection).await?;
+        let carts = tokio::select! {
+            () = self.shared.end.cancelled() => return Ok(()),
+            carts = self.show_open(connection) => carts?,
+        };
         self.shared.end_catching_up();
         tracing::info!(carts, "the mirror shows all open carts");
         Ok(())
