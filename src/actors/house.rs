@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use actix_rt::ArbiterHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::ids::InventoryId;
 use crate::messaging::bus::{EventBus, LocalBus};
 use crate::messaging::mail::Templates;
 use crate::persistence::SharedStore;
@@ -18,7 +19,7 @@ use super::catalogue::Catalogue;
 use super::checkout::CheckoutParts;
 use super::consumers::{CartConsumer, KeptDeadLetters, MailConsumer, StockConsumer};
 use super::inventories::Inventories;
-use super::inventory::InventoryParts;
+use super::inventory::{InventoryActor, InventoryParts};
 use super::journal::{JournalHandle, JournalParts};
 use super::mailer::{MailRoom, MailerHandle, MailerParts};
 use super::mirror::Mirror;
@@ -98,15 +99,7 @@ impl House {
     pub fn open(parts: HouseParts) -> Self {
         let HouseParts { store, clock, rules, limits, redis, templates, mail_sender, arbiters, runtime } = parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
-        let journal = JournalHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), limits.journal_mailbox)),
-            JournalParts {
-                store: Arc::clone(&store),
-                inventories: Arc::clone(&stock),
-                batch_max: limits.journal_batch_max,
-                committing: Arc::default(),
-            },
-        );
+        let journal = open_journal(&store, &stock, &arbiters, limits);
         let inventories =
             Inventories::new(InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry: stock });
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&store)));
@@ -219,6 +212,23 @@ impl House {
         self.inventories.registry().clear();
         left
     }
+}
+
+fn open_journal(
+    store: &SharedStore,
+    stock: &Arc<Registry<InventoryId, InventoryActor>>,
+    arbiters: &Arc<[ArbiterHandle]>,
+    limits: HouseLimits,
+) -> JournalHandle {
+    JournalHandle::new(
+        Arc::new(Registry::new(Arc::clone(arbiters), limits.journal_mailbox)),
+        JournalParts {
+            store: Arc::clone(store),
+            inventories: Arc::clone(stock),
+            batch_max: limits.journal_batch_max,
+            committing: Arc::default(),
+        },
+    )
 }
 
 fn local_bus(

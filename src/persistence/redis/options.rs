@@ -69,7 +69,7 @@ mod tests {
             ("redis+unix:///run/redis.sock?db=2", "/run/redis.sock"),
             ("redis+cluster://one:7000", "one:7000 (cluster)"),
             ("redis+cluster://ann:se@cret@one:7000,two:7001/", "one:7000, two:7001 (cluster)"),
-            ("rediss+cluster://[::1]:7000,two", "[::1]:7000, two:6379 (cluster)"),
+            ("rediss+cluster://[::1]:7000,two", "::1:7000, two:6379 (cluster)"),
         ] {
             let options = RedisOptions::of(url);
             assert_eq!(options.map(|options| options.to_string()).as_deref(), Some(shown), "{url}");
