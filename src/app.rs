@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::house::{House, HouseLimits, HouseParts};
+use crate::actors::mirror::{Mirror, MirrorState};
 use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
@@ -305,6 +306,7 @@ async fn open(
         clock: clock.clone(),
         rules: config.shop,
         limits: house_limits(&config),
+        redis: config.redis.clone(),
         templates: Templates::new()?,
         mail_sender: config.mail.sender.clone(),
         arbiters,
@@ -324,11 +326,28 @@ async fn open(
             mail_captured: true,
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
+        dependencies: Arc::new({
+            let mirror = house.mirror().clone();
+            move || {
+                vec![
+                    ("redis", redis_state(&mirror)),
+                    ("rabbitmq", DependencyState::Off),
+                    ("smtp", DependencyState::Off),
+                ]
+            }
+        }),
         draining,
     })
     .await?;
     Ok(Opened { store, house, state, first_admin })
+}
+
+fn redis_state(mirror: &Mirror) -> DependencyState {
+    match mirror.state() {
+        MirrorState::Off => DependencyState::Off,
+        MirrorState::Up => DependencyState::Up,
+        MirrorState::Degraded => DependencyState::Degraded,
+    }
 }
 
 fn house_limits(config: &Config) -> HouseLimits {
@@ -402,10 +421,11 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     waiting.block_on(async {
         let data = config.store.to_string();
+        let redis = config.redis.as_ref().map(ToString::to_string);
         // Before anybody is told where it serves: who knows may send a signal at once.
         let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        if let Err(error) = announce(&app, &data) {
+        if let Err(error) = announce(&app, &data, redis.as_deref()) {
             // Nobody reads standard output: no reason to end a server that serves.
             tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
         }
@@ -413,10 +433,13 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     })
 }
 
-fn announce(app: &App, data: &str) -> io::Result<()> {
+fn announce(app: &App, data: &str, redis: Option<&str>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "Storekeeper serves at http://{}", app.address())?;
     writeln!(out, "  data     {data}")?;
+    if let Some(redis) = redis {
+        writeln!(out, "  carts    shown in Redis at {redis}")?;
+    }
     writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {

@@ -21,6 +21,7 @@ use crate::domain::money::{Currency, TaxRate};
 use crate::domain::user::EmailAddress;
 use crate::persistence::open::StoreOptions;
 use crate::persistence::postgres::PostgresOptions;
+use crate::persistence::redis::RedisOptions;
 use crate::persistence::sqlite::SqliteOptions;
 
 use reader::Reader;
@@ -42,6 +43,8 @@ pub struct Config {
     pub order_pending_ttl: Option<Duration>,
     /// Where things are kept.
     pub store: StoreConfig,
+    /// Where carts are mirrored; `None` is nowhere.
+    pub redis: Option<RedisOptions>,
     /// Who mails come from.
     pub mail: MailConfig,
     /// How users prove who they are.
@@ -195,6 +198,8 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let shop = read_shop(reader);
     let order_pending_ttl = seconds(reader, &settings::ORDER_PENDING_TTL, 1, YEAR_SECONDS);
     let store = read_store(reader);
+    let right = "redis://host:port/number, rediss://…, or redis+cluster://host:port,host:port";
+    let redis = reader.read(&settings::REDIS_URL, right, RedisOptions::of);
     let sender = reader.read(&settings::MAIL_SENDER, "an address, or a name and <an address>", sender);
     let tokens = read_tokens(reader);
     let admin = read_admin(reader);
@@ -211,6 +216,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         shop: shop?,
         order_pending_ttl,
         store: store?,
+        redis,
         mail: MailConfig { sender: sender? },
         tokens: tokens?,
         admin: admin?,

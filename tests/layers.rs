@@ -166,7 +166,17 @@ fn forbidden_words(source: &Source) -> Vec<String> {
     };
     let mut found = Vec::new();
     if module.first() != Some(&"persistence") {
-        found.extend(has(&["sqlx", "\"SELECT ", "\"INSERT INTO ", "\"UPDATE ", "\"DELETE FROM "]));
+        found.extend(has(&[
+            " redis::",
+            "(redis::",
+            "<redis::",
+            " ::redis::",
+            "sqlx",
+            "\"SELECT ",
+            "\"INSERT INTO ",
+            "\"UPDATE ",
+            "\"DELETE FROM ",
+        ]));
     }
     if module.first() == Some(&"domain") {
         found.extend(has(&["SystemTime", "Instant", "::now", "now_utc", "now_v7", "actix", "tokio", "getrandom"]));

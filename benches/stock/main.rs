@@ -185,6 +185,7 @@ impl<S: Shelves> Till<S> for Actors {
         let clock = Clock::system();
         let store = open(shelves.options(), clock.clone()).await.expect("the database opens");
         let house = House::open(HouseParts {
+            redis: None,
             store,
             clock,
             rules: config.shop,

@@ -173,7 +173,10 @@ impl CartActor {
         context.spawn(read.into_actor(self).map(|read, actor, context| {
             actor.busy = false;
             match read {
-                Ok(Some(kept)) => actor.known = Known::Cart(Box::new(kept)),
+                Ok(Some(kept)) => {
+                    actor.parts.mirror.compare(&kept.cart);
+                    actor.known = Known::Cart(Box::new(kept));
+                }
                 Ok(None) => actor.known = Known::Missing,
                 Err(error) => {
                     let error = CommandError::from(error);
@@ -279,7 +282,10 @@ impl CartActor {
         match left {
             Left::Same => {}
             Left::Now(kept) => self.known = Known::Cart(kept),
-            Left::Unknown => self.known = Known::Nothing,
+            Left::Unknown => {
+                self.known = Known::Nothing;
+                self.parts.mirror.recheck(self.key);
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CartView, CartViewLine, Command, CommandError, RememberAs};
 use super::inventories::Inventories;
 use super::journal::{JournalError, JournalHandle};
+use super::mirror::Mirror;
 use super::registry::Registry;
 use super::shop::ShopRules;
 
@@ -43,6 +44,8 @@ pub struct CartParts {
     pub inventories: Inventories,
     /// Names and prices.
     pub catalogue: Arc<Catalogue>,
+    /// Where each change is shown before it is answered.
+    pub mirror: Mirror,
     /// The rules of the shop.
     pub rules: ShopRules,
     /// Where the actor is listed.
@@ -111,6 +114,7 @@ pub(super) async fn change(
         let entry = entry_of_change(&cart, &after, line, &view, command);
         let takes = line.map_or(0, |line| line.units_taken()).max(0);
         write(parts, entry, takes, line.map(|line| line.inventory()), command.deadline).await?;
+        parts.mirror.show(&after).await;
         Ok((view, Some(KeptCart { cart: after, order: None })))
     })
     .await
@@ -182,7 +186,9 @@ pub(super) async fn clear(
         let mut entry = ending(&cart, CartState::Cleared, &command.actor);
         entry.remember = remember(command.remember.as_ref(), ());
         write(parts, entry, 0, None, command.deadline).await?;
-        Ok(((), Some(ended(cart, CartState::Cleared))))
+        let kept = ended(cart, CartState::Cleared);
+        parts.mirror.show(&kept.cart).await;
+        Ok(((), Some(kept)))
     })
     .await
 }
@@ -191,7 +197,11 @@ pub(super) async fn clear(
 pub(super) async fn expire(parts: CartParts, cart: Cart) -> Left {
     let entry = ending(&cart, CartState::Expired, &Arc::from("expiry"));
     match write(&parts, entry, 0, None, Instant::now() + EXPIRY_DEADLINE).await {
-        Ok(_) => Left::Now(Box::new(ended(cart, CartState::Expired))),
+        Ok(_) => {
+            let kept = ended(cart, CartState::Expired);
+            parts.mirror.show(&kept.cart).await;
+            Left::Now(Box::new(kept))
+        }
         Err(Failed::Said(error)) => {
             tracing::warn!(%error, cart = %cart.id.key, "a cart did not expire; it is tried again");
             Left::Unknown

@@ -21,12 +21,13 @@ use crate::persistence::entry::{Applied, Entry, NewEvent, NewMovement, OrderChan
 use crate::persistence::records::{Order, OrderedLine};
 
 use super::cart::{Became, NotClaimed};
-use super::cart_change::{ending, is_stale, remember};
+use super::cart_change::{ending, is_stale, ordered, remember};
 use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CheckedOut, Command, CommandError, OrderTransition};
 use super::journal::{JournalError, JournalHandle};
 use super::mailer::MailRoom;
+use super::mirror::Mirror;
 use super::relay::RelayHandle;
 use super::shop::{CheckoutRequest, ShopRules};
 
@@ -50,6 +51,8 @@ pub struct CheckoutParts {
     pub mail: Arc<MailRoom>,
     /// Who is told that there are events.
     pub relay: RelayHandle,
+    /// Where the cart's end is shown before it is answered.
+    pub mirror: Mirror,
     /// The rules of the shop.
     pub rules: ShopRules,
 }
@@ -83,6 +86,7 @@ pub(super) async fn checkout(
             Ok(_) => {
                 drop(claim.ended.send(Became::Order(order.id)));
                 parts.relay.wake();
+                parts.mirror.show(&ordered(claim.cart, order.id).cart).await;
                 return Ok(CheckedOut { order, placed: true });
             }
             Err(JournalError::Refused(Refusal::ProductChanged { product })) => {

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use actix_rt::ArbiterHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::ids::InventoryId;
 use crate::messaging::bus::{EventBus, LocalBus};
 use crate::messaging::mail::Templates;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
+use crate::persistence::redis::RedisOptions;
 
 use super::cart_change::CartParts;
 use super::carts::Carts;
@@ -17,9 +19,10 @@ use super::catalogue::Catalogue;
 use super::checkout::CheckoutParts;
 use super::consumers::{CartConsumer, KeptDeadLetters, MailConsumer, StockConsumer};
 use super::inventories::Inventories;
-use super::inventory::InventoryParts;
+use super::inventory::{InventoryActor, InventoryParts};
 use super::journal::{JournalHandle, JournalParts};
 use super::mailer::{MailRoom, MailerHandle, MailerParts};
+use super::mirror::Mirror;
 use super::orders::OrdersHandle;
 use super::registry::Registry;
 use super::relay::{RelayHandle, RelayParts};
@@ -62,6 +65,8 @@ pub struct HouseParts {
     pub rules: ShopRules,
     /// How much may wait.
     pub limits: HouseLimits,
+    /// Where carts are mirrored; `None` is nowhere.
+    pub redis: Option<RedisOptions>,
     /// The texts of mails.
     pub templates: Templates,
     /// Who mails come from.
@@ -84,6 +89,7 @@ pub struct House {
     carts: Carts,
     orders: OrdersHandle,
     journal: JournalHandle,
+    mirror: Mirror,
     watch: CancellationToken,
 }
 
@@ -91,26 +97,20 @@ impl House {
     /// Puts the actors together and starts those that work by themselves. To be called on the runtime.
     #[must_use]
     pub fn open(parts: HouseParts) -> Self {
-        let HouseParts { store, clock, rules, limits, templates, mail_sender, arbiters, runtime } = parts;
+        let HouseParts { store, clock, rules, limits, redis, templates, mail_sender, arbiters, runtime } = parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
-        let journal = JournalHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), limits.journal_mailbox)),
-            JournalParts {
-                store: Arc::clone(&store),
-                inventories: Arc::clone(&stock),
-                batch_max: limits.journal_batch_max,
-                committing: Arc::default(),
-            },
-        );
+        let journal = open_journal(&store, &stock, &arbiters, limits);
         let inventories =
             Inventories::new(InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry: stock });
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&store)));
+        let mirror = redis.map_or_else(Mirror::off, |redis| Mirror::open(redis, Arc::clone(&store), clock.clone()));
         let carts = Carts::new(CartParts {
             store: Arc::clone(&store),
             clock: clock.clone(),
             journal: journal.clone(),
             inventories: inventories.clone(),
             catalogue: Arc::clone(&catalogue),
+            mirror: mirror.clone(),
             rules,
             registry: Arc::new(Registry::new(Arc::clone(&arbiters), limits.cart_mailbox)),
         });
@@ -139,6 +139,7 @@ impl House {
                 catalogue: Arc::clone(&catalogue),
                 mail: Arc::clone(&mail),
                 relay: relay.clone(),
+                mirror: mirror.clone(),
                 rules,
             },
         );
@@ -158,7 +159,7 @@ impl House {
             Shop::new(rules, runtime, catalogue, carts.clone(), inventories.clone(), orders.clone(), mailer.clone());
         let watch = CancellationToken::new();
         tokio::spawn(watch_over(watch.clone(), relay.clone(), mailer.clone(), sweeper.clone()));
-        Self { shop, bus, mail, relay, mailer, sweeper, inventories, carts, orders, journal, watch }
+        Self { shop, bus, mail, relay, mailer, sweeper, inventories, carts, orders, journal, mirror, watch }
     }
 
     /// What the layer above asks.
@@ -177,6 +178,12 @@ impl House {
     #[must_use]
     pub fn mail(&self) -> &Arc<MailRoom> {
         &self.mail
+    }
+
+    /// Shows carts to other programs.
+    #[must_use]
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
     }
 
     /// Waits until everything that was begun is done, publishes what is in the outbox, and sends the actors home.
@@ -200,10 +207,28 @@ impl House {
             tracing::warn!("events are left in the outbox; they go out at the next start");
         }
         self.relay.stop();
+        self.mirror.close().await;
         self.carts.registry().clear();
         self.inventories.registry().clear();
         left
     }
+}
+
+fn open_journal(
+    store: &SharedStore,
+    stock: &Arc<Registry<InventoryId, InventoryActor>>,
+    arbiters: &Arc<[ArbiterHandle]>,
+    limits: HouseLimits,
+) -> JournalHandle {
+    JournalHandle::new(
+        Arc::new(Registry::new(Arc::clone(arbiters), limits.journal_mailbox)),
+        JournalParts {
+            store: Arc::clone(store),
+            inventories: Arc::clone(stock),
+            batch_max: limits.journal_batch_max,
+            committing: Arc::default(),
+        },
+    )
 }
 
 fn local_bus(

@@ -2,7 +2,7 @@
 //! updates its memory and answers.
 //!
 //! [`mailbox`] and [`registry`] are the kit; [`journal`] and [`inventory`] the write path; [`cart`] and [`orders`] what
-//! a buyer meets; [`relay`], [`consumers`], [`mailer`] and [`sweeper`] what happens by itself. [`house`] puts them together,
+//! a buyer meets; [`relay`], [`consumers`], [`mailer`] and [`sweeper`] what happens by itself; [`mirror`] shows carts to other programs. [`house`] puts them together,
 //! [`shop`] is what the layer above asks. Calls go one way: http, coordinator, cart, inventory, journal; never back.
 
 pub mod cart;
@@ -18,6 +18,8 @@ pub mod inventory;
 pub mod journal;
 pub mod mailbox;
 pub mod mailer;
+pub mod mirror;
+mod mirror_keeper;
 pub mod orders;
 pub mod registry;
 pub mod relay;

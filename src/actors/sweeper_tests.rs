@@ -71,6 +71,7 @@ impl Fixture {
         tokio::task::spawn_blocking(move || held.recv());
         tokio::time::pause();
         let house = House::open(HouseParts {
+            redis: None,
             store: Arc::clone(&store),
             clock: clock.clone(),
             rules: ShopRules {

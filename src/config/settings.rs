@@ -71,6 +71,7 @@ settings! {
         DATABASE_URL: Words("`sqlite:` and DATA_DIR"), "The database: `sqlite:` and the folder of its files, or `postgres://` and the address of a database on PostgreSQL 15 or later, which several servers may share.", example "postgres://shop:secret@localhost/shop", secret;
         DATABASE_POOL: Value("16"), "Connections to PostgreSQL at most, beside one that writes stock and orders. SQLite takes no notice.", example "32";
         DATA_DIR: Value("./data"), "The folder of the database's files, when DATABASE_URL is not set. It is made when it is not there.", example "/var/lib/storekeeper";
+        REDIS_URL: Words("carts are in the database alone"), "The Redis (7 or later) that shows open carts to other programs: `redis://user:password@host:port/number`, `rediss://` through TLS, `redis+unix:///path`, or a cluster by some of its nodes, `redis+cluster://user:password@host:port,host:port` (`rediss+cluster://` through TLS). It may be away: carts go on from the database.", example "redis://localhost:6379", secret;
     }
     "Sign-in" {
         JWT_SECRET: Words("made once and kept in the database"), "The key that signs access tokens: 32 bytes or more.", example "a text of at least 32 bytes, from `openssl rand -hex 32`", secret;
@@ -113,7 +114,6 @@ settings! {
 
 /// Variables of later versions.
 pub const NOT_YET: &[NotYet] = &[
-    NotYet { name: "REDIS_URL", instead: "carts are kept in the database alone" },
     NotYet { name: "AMQP_URL", instead: "events stay inside the program" },
     NotYet { name: "SMTP_URL", instead: "mails are kept and shown by GET /emails" },
     NotYet { name: "RATE_LIMIT", instead: "requests are not limited by client address" },

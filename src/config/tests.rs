@@ -127,6 +127,16 @@ fn postgresql_is_shown_without_its_password() {
 }
 
 #[test]
+fn redis_is_a_server_or_a_cluster() {
+    let url = "redis+cluster://shop:pw@one.example.org:7000,two.example.org";
+    let redis = read(&[("REDIS_URL", url)]).ok().and_then(|config| config.redis).map(|redis| redis.to_string());
+    assert_eq!(redis.as_deref(), Some("one.example.org:7000, two.example.org:6379 (cluster)"));
+    let faults = faults(&[("REDIS_URL", "http://shop:pw@cache")]);
+    assert_eq!(faults.len(), 1);
+    assert!(!ConfigError { faults }.to_string().contains("pw"));
+}
+
+#[test]
 fn other_databases_are_refused() {
     for url in ["mysql://x", "sqlite:", "sqlite::memory:", "sqlite://data?mode=ro", "./data"] {
         assert_eq!(faults(&[("DATABASE_URL", url)]).len(), 1, "{url}");

@@ -14,6 +14,7 @@ pub mod open;
 mod plan;
 pub mod postgres;
 pub mod records;
+pub mod redis;
 mod rows;
 pub mod sqlite;
 
@@ -249,8 +250,15 @@ pub trait Carts: Send + Sync {
     /// A cart session and its lines. The secret is the caller's to compare.
     async fn cart(&self, key: CartKey) -> Result<Option<KeptCart>, StoreError>;
 
+    /// Those of the cart sessions that there are, as [`cart`](Self::cart) gives each, in any order.
+    async fn carts(&self, keys: &[CartKey]) -> Result<Vec<Cart>, StoreError>;
+
     /// Open carts whose time is over at `now`, the longest over first.
     async fn carts_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Cart>, StoreError>;
+
+    /// Open carts behind `after` in the order of their ends and keys, with their lines. Whoever asks again behind
+    /// the last one, until there are none, misses no cart that was open all the time: an end only moves back.
+    async fn open_carts(&self, after: (Timestamp, CartKey), limit: u32) -> Result<Vec<Cart>, StoreError>;
 }
 
 /// Orders, to read; and what was answered to requests that named themselves.

@@ -2,6 +2,7 @@
 
 use storekeeper::domain::cart::{Cart, CartState, HoldState};
 use storekeeper::domain::ids::CartKey;
+use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::records::KeptCart;
 use uuid::Uuid;
 
@@ -70,4 +71,46 @@ pub(crate) async fn carts_are_due_when_their_time_is_over(shop: &Shop) {
     shop.wait(120);
     assert_eq!(due(10).await, [first.clone(), second.clone(), third]);
     assert_eq!(due(2).await, [first, second], "the longest over first, each with its lines");
+}
+
+pub(crate) async fn many_carts_are_read_at_once(shop: &Shop) {
+    let (lamp, table) = (shop.stocked("L-1", 100).await, shop.stocked("T-1", 100).await);
+    let open = shop.cart(&[(&lamp, 1), (&table, 2)]).await;
+    let cleared = shop.cart(&[(&lamp, 3)]).await;
+    shop.end(&cleared, CartState::Cleared).await;
+    let other = shop.cart(&[(&lamp, 4)]).await;
+    let keys = [open.id.key, CartKey(Uuid::now_v7()), cleared.id.key];
+    let mut read = shop.store.carts(&keys).await.expect("a read");
+    read.sort_by_key(|cart| cart.id.key);
+    assert_eq!(read, [kept(shop, &open).await.cart, kept(shop, &cleared).await.cart]);
+    assert!(!read.iter().any(|cart| cart.id == other.id) && read[1].state == CartState::Cleared);
+    assert_eq!(shop.store.carts(&[]).await.expect("a read"), []);
+}
+
+pub(crate) async fn open_carts_are_read_page_by_page(shop: &Shop) {
+    let (lamp, table) = (shop.stocked("L-1", 100).await, shop.stocked("T-1", 100).await);
+    let mut open = Vec::new();
+    for quantity in 1..=5 {
+        open.push(shop.cart(&[(&lamp, quantity), (&table, 1)]).await);
+        // Two of them end at the same moment.
+        if quantity != 2 {
+            shop.wait(1);
+        }
+    }
+    let cleared = shop.cart(&[(&lamp, 3)]).await;
+    shop.end(&cleared, CartState::Cleared).await;
+    // Changed, the first one ends last.
+    let first = open.remove(0);
+    open.push(shop.set(&first, &lamp, 9).await);
+
+    let mut read: Vec<Cart> = Vec::new();
+    let mut after = (Timestamp(0), CartKey(Uuid::nil()));
+    loop {
+        let page = shop.store.open_carts(after, 2).await.expect("a read");
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 2);
+        after = (last.expires_at, last.id.key);
+        read.extend(page);
+    }
+    assert_eq!(read, open);
 }

@@ -32,7 +32,7 @@ macro_rules! contract {
                 the_last_active_admin_stays, a_suspended_user_loses_the_refresh_tokens,
                 a_profile_changes_what_it_is_told_to, the_first_secret_stays, a_login_is_kept;
             carts: a_cart_shows_its_open_lines, an_ended_cart_shows_what_ended_with_it,
-                carts_are_due_when_their_time_is_over;
+                carts_are_due_when_their_time_is_over, many_carts_are_read_at_once, open_carts_are_read_page_by_page;
             catalogue: a_product_comes_back_as_it_was_kept, a_product_and_its_stock_are_made_whole_or_not_at_all,
                 those_of_many_products_that_there_are, a_patch_changes_what_it_is_told_to,
                 a_patch_of_a_stale_version_changes_nothing, products_are_sorted_and_paged,

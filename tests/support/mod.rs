@@ -18,6 +18,7 @@ use storekeeper::domain::ids::{ProfileId, UserId};
 use storekeeper::domain::user::{AccountStatus, EmailAddress, Role};
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::records::{Account, Profile};
+use storekeeper::persistence::redis::RedisOptions;
 use tokio::sync::Barrier;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -28,6 +29,9 @@ use database::Database;
 
 /// Signs the access tokens of the tests' shops, so that a test can make tokens without signing in.
 const TOKEN_SECRET: &str = "a key of the tests and of nothing else at all";
+/// A Redis that mirrors the carts of the tests' shops when it is given. Their keys have random names, and end with the
+/// carts' time.
+const GIVEN_REDIS: &str = "TEST_REDIS_URL";
 /// How long a request may take. Tests share a slow machine, and none of them is about deadlines.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 /// How long [`until`] waits between two looks.
@@ -68,6 +72,7 @@ impl TestShop {
         config.tokens.secret = Some(SecretString::from(TOKEN_SECRET));
         config.http.request_deadline = REQUEST_DEADLINE;
         config.shutdown_limit = REQUEST_DEADLINE;
+        config.redis = std::env::var(GIVEN_REDIS).ok().map(|url| RedisOptions::of(&url).expect(GIVEN_REDIS));
         set(&mut config);
         Self::serve(config, clock, database).await
     }

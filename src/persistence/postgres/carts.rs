@@ -35,6 +35,24 @@ impl Carts for PostgresStore {
         Ok(carts(&rows)?.pop())
     }
 
+    async fn carts(&self, keys: &[CartKey]) -> Result<Vec<Cart>, StoreError> {
+        let rows: Vec<CartLineRow> = sqlx::query_as(
+            "SELECT session.key, session.secret, session.state AS session_state, session.version, \
+                 session.created_at, session.expires_at, NULL::uuid AS order_id, \
+                 hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
+             FROM cart_sessions session \
+             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = \
+                 CASE session.state WHEN 'open' THEN 'open' WHEN 'ordered' THEN 'sold' \
+                                    WHEN 'cleared' THEN 'released' ELSE 'expired' END \
+             WHERE session.key = ANY($1) ORDER BY session.key, hold.number",
+        )
+        .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
+        .fetch_all(&self.pool)
+        .answered()
+        .await?;
+        Ok(carts(&rows)?.into_iter().map(|kept| kept.cart).collect())
+    }
+
     async fn carts_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Cart>, StoreError> {
         let rows: Vec<CartLineRow> = sqlx::query_as(
             "SELECT session.key, session.secret, session.state AS session_state, session.version, \
@@ -46,6 +64,25 @@ impl Carts for PostgresStore {
              ORDER BY session.expires_at, session.key, hold.number",
         )
         .bind(now.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .answered()
+        .await?;
+        Ok(carts(&rows)?.into_iter().map(|kept| kept.cart).collect())
+    }
+
+    async fn open_carts(&self, after: (Timestamp, CartKey), limit: u32) -> Result<Vec<Cart>, StoreError> {
+        let rows: Vec<CartLineRow> = sqlx::query_as(
+            "SELECT session.key, session.secret, session.state AS session_state, session.version, \
+                 session.created_at, session.expires_at, NULL::uuid AS order_id, \
+                 hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
+             FROM (SELECT * FROM cart_sessions WHERE state = 'open' AND (expires_at, key) > ($1, $2) \
+                   ORDER BY expires_at, key LIMIT $3) session \
+             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = 'open' \
+             ORDER BY session.expires_at, session.key, hold.number",
+        )
+        .bind(after.0.0)
+        .bind(after.1.0)
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .answered()

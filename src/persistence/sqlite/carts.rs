@@ -9,8 +9,8 @@ use crate::persistence::records::KeptCart;
 use crate::persistence::rows::{CartLineRow, carts};
 use crate::persistence::{Carts, StoreError};
 
-use super::SqliteStore;
 use super::error::store_error;
+use super::{SqliteStore, json_of_ids};
 
 #[async_trait]
 impl Carts for SqliteStore {
@@ -35,6 +35,24 @@ impl Carts for SqliteStore {
         Ok(carts(&rows)?.pop())
     }
 
+    async fn carts(&self, keys: &[CartKey]) -> Result<Vec<Cart>, StoreError> {
+        let rows: Vec<CartLineRow> = sqlx::query_as(
+            "SELECT session.key, session.secret, session.state AS session_state, session.version, \
+                 session.created_at, session.expires_at, NULL AS order_id, \
+                 hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
+             FROM cart_sessions session \
+             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = \
+                 CASE session.state WHEN 'open' THEN 'open' WHEN 'ordered' THEN 'sold' \
+                                    WHEN 'cleared' THEN 'released' ELSE 'expired' END \
+             WHERE session.key IN (SELECT unhex(value) FROM json_each($1)) ORDER BY session.key, hold.number",
+        )
+        .bind(json_of_ids(keys.iter().map(|key| key.0)))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(store_error)?;
+        Ok(carts(&rows)?.into_iter().map(|kept| kept.cart).collect())
+    }
+
     async fn carts_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Cart>, StoreError> {
         let rows: Vec<CartLineRow> = sqlx::query_as(
             "SELECT session.key, session.secret, session.state AS session_state, session.version, \
@@ -46,6 +64,25 @@ impl Carts for SqliteStore {
              ORDER BY session.expires_at, session.key, hold.number",
         )
         .bind(now.0)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(store_error)?;
+        Ok(carts(&rows)?.into_iter().map(|kept| kept.cart).collect())
+    }
+
+    async fn open_carts(&self, after: (Timestamp, CartKey), limit: u32) -> Result<Vec<Cart>, StoreError> {
+        let rows: Vec<CartLineRow> = sqlx::query_as(
+            "SELECT session.key, session.secret, session.state AS session_state, session.version, \
+                 session.created_at, session.expires_at, NULL AS order_id, \
+                 hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
+             FROM (SELECT * FROM cart_sessions WHERE state = 'open' AND (expires_at, key) > ($1, $2) \
+                   ORDER BY expires_at, key LIMIT $3) session \
+             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = 'open' \
+             ORDER BY session.expires_at, session.key, hold.number",
+        )
+        .bind(after.0.0)
+        .bind(after.1.0)
         .bind(limit)
         .fetch_all(&self.readers)
         .await

@@ -1,0 +1,80 @@
+//! Where mirror and database differ, the database is right; where two versions meet, the newer one is.
+
+use std::time::Duration;
+
+use storekeeper::domain::cart::{Cart, CartState};
+use storekeeper::persistence::clock::Clock;
+use storekeeper::persistence::redis::{CartImage, KeyOutcome, MirrorConnection, RedisOptions};
+use uuid::Uuid;
+
+use crate::redis::Server;
+use crate::shop::{Shop, lives_in, shows, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_actor_that_begins_repairs_what_the_mirror_shows_wrongly() {
+    let redis = Server::new();
+    // Each sweep over the idle sends every actor home that has nothing to do.
+    let shop = Shop::mirrored(&redis, |config| config.actors.idle_ttl = Duration::ZERO).await;
+    let lamp = shop.stock(1_000).await;
+    let product = lamp.product.to_string();
+    let mut sessions = Vec::new();
+    for _ in 0..9 {
+        sessions.push(shop.add(None, lamp, 2).await);
+    }
+    for session in &sessions {
+        until("it is shown", async || shows(&redis, &shop.cart(*session).await)).await;
+    }
+    let key = |kind: &str, number: usize| format!("{kind}:{}", sessions[number]);
+    let version = |kind: &str, number: usize| format!("{{{}}}:version", key(kind, number));
+    redis.ask(&["HSET", &key("cart", 0), &product, r#"{"quantity": 99, "inventoryId": "x"}"#]);
+    redis.ask(&["HSET", &key("cart", 1), "another", "{}"]);
+    redis.ask(&["DEL", &key("cart", 2)]);
+    redis.ask(&["PERSIST", &key("session", 3)]);
+    redis.ask(&["SET", &key("cart", 4), "not a hash"]);
+    redis.ask(&["SET", &version("session", 5), "7000"]);
+    redis.ask(&["SET", &key("session", 5), "7000"]);
+    redis.ask(&["SET", &version("cart", 6), "not a number"]);
+    redis.ask(&["DEL", &key("cart", 6)]);
+    redis.ask(&["DEL", &version("cart", 7)]);
+    redis.ask(&["RPUSH", &version("cart", 7), "not a text"]);
+    redis.ask(&["HDEL", &key("cart", 7), &product]);
+    redis.ask(&["DEL", &key("cart", 8), &key("session", 8), &version("cart", 8), &version("session", 8)]);
+    for session in &sessions {
+        let cart = shop.cart(*session).await;
+        assert!(!shows(&redis, &cart), "{session:?} has been tampered with");
+        until("it is repaired", async || {
+            let shown = shop.app.shop().cart(Some(*session)).await.expect("a cart");
+            assert_eq!(shown.lines.iter().map(|line| line.quantity).collect::<Vec<_>>(), [2], "the database decides");
+            shows(&redis, &cart)
+        })
+        .await;
+    }
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_write_of_an_older_version_changes_nothing() {
+    let redis = Server::new();
+    let shop = Shop::mirrored(&redis, |_| {}).await;
+    let lamp = shop.stock(10).await;
+    let session = shop.add(None, lamp, 1).await;
+    let first = shop.cart(session).await;
+    shop.set(session, lamp, 2).await;
+    let second = shop.cart(session).await;
+    until("the second is shown", async || shows(&redis, &second)).await;
+
+    let options = RedisOptions::of(&redis.url()).expect("an address");
+    let late = MirrorConnection::open(&options, Uuid::now_v7()).await.expect("a connection");
+    let show = async |cart: &Cart| late.show(&CartImage::of(cart, Clock::system().now())).await.expect("an answer");
+    let refused = show(&first).await;
+    assert_eq!((&refused.cart, &refused.session), (&KeyOutcome::Newer("2".into()), &KeyOutcome::Newer("2".into())));
+    assert!(shows(&redis, &second), "the newer one is still shown");
+    assert!(show(&second).await.is_same());
+
+    shop.clear(session).await;
+    until("it has ended", async || lives_in(&redis, session) == [-2, -2]).await;
+    assert!(show(&second).await.is_newer());
+    assert_eq!(lives_in(&redis, session), [-2, -2], "it is not brought back");
+    assert_eq!(shop.cart(session).await.state, CartState::Cleared);
+    shop.stop().await;
+}
