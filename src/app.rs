@@ -305,11 +305,13 @@ async fn open(
         clock: clock.clone(),
         rules: config.shop,
         limits: house_limits(&config),
+        broker: config.broker.clone(),
         templates: Templates::new()?,
         mail_sender: config.mail.sender.clone(),
         arbiters,
         runtime: runtime.clone(),
     });
+    let broker = house.broker().cloned();
     let state = AppState::build(Foundation {
         shop: house.shop().clone(),
         store: Arc::clone(&store),
@@ -324,7 +326,14 @@ async fn open(
             mail_captured: true,
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
+        dependencies: Arc::new(move || {
+            let rabbitmq = match &broker {
+                Some(broker) if broker.is_up() => DependencyState::Up,
+                Some(_) => DependencyState::Degraded,
+                None => DependencyState::Off,
+            };
+            vec![("redis", DependencyState::Off), ("rabbitmq", rabbitmq), ("smtp", DependencyState::Off)]
+        }),
         draining,
     })
     .await?;

@@ -19,6 +19,7 @@ use crate::actors::shop::ShopRules;
 use crate::domain::cart::{Lifetime, Limits};
 use crate::domain::money::{Currency, TaxRate};
 use crate::domain::user::EmailAddress;
+use crate::messaging::amqp::AmqpOptions;
 use crate::persistence::open::StoreOptions;
 use crate::persistence::postgres::PostgresOptions;
 use crate::persistence::sqlite::SqliteOptions;
@@ -42,6 +43,8 @@ pub struct Config {
     pub order_pending_ttl: Option<Duration>,
     /// Where things are kept.
     pub store: StoreConfig,
+    /// The broker that carries the events; `None` is the bus inside the program.
+    pub broker: Option<AmqpOptions>,
     /// Who mails come from.
     pub mail: MailConfig,
     /// How users prove who they are.
@@ -195,6 +198,8 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let shop = read_shop(reader);
     let order_pending_ttl = seconds(reader, &settings::ORDER_PENDING_TTL, 1, YEAR_SECONDS);
     let store = read_store(reader);
+    let broker =
+        reader.read(&settings::AMQP_URL, "an address such as amqp://user:password@host:5672/vhost", AmqpOptions::of);
     let sender = reader.read(&settings::MAIL_SENDER, "an address, or a name and <an address>", sender);
     let tokens = read_tokens(reader);
     let admin = read_admin(reader);
@@ -211,6 +216,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         shop: shop?,
         order_pending_ttl,
         store: store?,
+        broker,
         mail: MailConfig { sender: sender? },
         tokens: tokens?,
         admin: admin?,

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_rt::ArbiterHandle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::messaging::bus::{EventBus, LocalBus};
+use crate::messaging::amqp::{AmqpBus, AmqpOptions};
+use crate::messaging::bus::{Consumer, EventBus, LocalBus};
 use crate::messaging::mail::Templates;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
 
+use super::announcer::{Announcer, AnnouncerParts};
 use super::cart_change::CartParts;
 use super::carts::Carts;
 use super::catalogue::Catalogue;
@@ -62,6 +65,8 @@ pub struct HouseParts {
     pub rules: ShopRules,
     /// How much may wait.
     pub limits: HouseLimits,
+    /// The broker that carries the events; `None` is the bus inside the program.
+    pub broker: Option<AmqpOptions>,
     /// The texts of mails.
     pub templates: Templates,
     /// Who mails come from.
@@ -76,7 +81,10 @@ pub struct HouseParts {
 pub struct House {
     shop: Shop,
     bus: Arc<dyn EventBus>,
+    broker: Option<Arc<AmqpBus>>,
     mail: Arc<MailRoom>,
+    announcer: Arc<Announcer>,
+    announcer_parts: AnnouncerParts,
     relay: RelayHandle,
     mailer: MailerHandle,
     sweeper: SweeperHandle,
@@ -91,13 +99,15 @@ impl House {
     /// Puts the actors together and starts those that work by themselves. To be called on the runtime.
     #[must_use]
     pub fn open(parts: HouseParts) -> Self {
-        let HouseParts { store, clock, rules, limits, templates, mail_sender, arbiters, runtime } = parts;
+        let HouseParts { store, clock, rules, limits, broker, templates, mail_sender, arbiters, runtime } = parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
+        let announcer = Arc::<Announcer>::default();
         let journal = JournalHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), limits.journal_mailbox)),
             JournalParts {
                 store: Arc::clone(&store),
                 inventories: Arc::clone(&stock),
+                announcer: Arc::clone(&announcer),
                 batch_max: limits.journal_batch_max,
                 committing: Arc::default(),
             },
@@ -119,7 +129,9 @@ impl House {
             Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
             MailerParts { store: Arc::clone(&store), clock: clock.clone() },
         );
-        let bus = local_bus(&store, &clock, &mail, &mailer, &carts, &inventories);
+        let consumers = consumers(&store, &clock, &mail, &mailer, &carts, &inventories);
+        let (bus, broker) = bus(broker.as_ref(), consumers, &store, &clock);
+        let announcer_parts = AnnouncerParts { store: Arc::clone(&store), clock: clock.clone(), bus: Arc::clone(&bus) };
         let relay = RelayHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
             RelayParts {
@@ -158,7 +170,26 @@ impl House {
             Shop::new(rules, runtime, catalogue, carts.clone(), inventories.clone(), orders.clone(), mailer.clone());
         let watch = CancellationToken::new();
         tokio::spawn(watch_over(watch.clone(), relay.clone(), mailer.clone(), sweeper.clone()));
-        Self { shop, bus, mail, relay, mailer, sweeper, inventories, carts, orders, journal, watch }
+        tokio::spawn(Arc::clone(&announcer).run(announcer_parts.clone(), watch.clone()));
+        if let Some(broker) = &broker {
+            tokio::spawn(wake_when_connected(watch.clone(), broker.connected(), relay.clone()));
+        }
+        Self {
+            shop,
+            bus,
+            broker,
+            mail,
+            announcer,
+            announcer_parts,
+            relay,
+            mailer,
+            sweeper,
+            inventories,
+            carts,
+            orders,
+            journal,
+            watch,
+        }
     }
 
     /// What the layer above asks.
@@ -173,6 +204,12 @@ impl House {
         &self.bus
     }
 
+    /// The broker, when there is one.
+    #[must_use]
+    pub fn broker(&self) -> Option<&Arc<AmqpBus>> {
+        self.broker.as_ref()
+    }
+
     /// Makes mails.
     #[must_use]
     pub fn mail(&self) -> &Arc<MailRoom> {
@@ -185,6 +222,10 @@ impl House {
         self.watch.cancel();
         self.sweeper.stop();
         self.mailer.stop();
+        let rest = tokio::time::Instant::from_std(deadline);
+        if let Some(broker) = &self.broker {
+            broker.stop_consuming(rest).await;
+        }
         let depth = || {
             self.orders.registry().counters().depth()
                 + self.carts.registry().counters().depth()
@@ -195,40 +236,67 @@ impl House {
             tokio::time::sleep(DRAIN_PERIOD).await;
         }
         let left = depth();
-        let rest = tokio::time::Instant::from_std(deadline);
-        if tokio::time::timeout_at(rest, self.relay.flush()).await.is_err() {
+        let flush = async {
+            self.relay.flush().await;
+            self.announcer.flush(&self.announcer_parts).await;
+        };
+        if tokio::time::timeout_at(rest, flush).await.is_err() {
             tracing::warn!("events are left in the outbox; they go out at the next start");
         }
         self.relay.stop();
+        if let Some(broker) = &self.broker {
+            broker.close(rest).await;
+        }
         self.carts.registry().clear();
         self.inventories.registry().clear();
         left
     }
 }
 
-fn local_bus(
+/// Who does the messages of this program's queues.
+fn consumers(
     store: &SharedStore,
     clock: &Clock,
     mail: &Arc<MailRoom>,
     mailer: &MailerHandle,
     carts: &Carts,
     inventories: &Inventories,
-) -> Arc<dyn EventBus> {
-    let (store, clock) = (Arc::clone(store), clock.clone());
-    let mails = MailConsumer {
-        store: Arc::clone(&store),
-        clock: clock.clone(),
-        mail: Arc::clone(mail),
-        mailer: mailer.clone(),
-    };
-    Arc::new(LocalBus::new(
-        vec![
-            Arc::new(mails),
-            Arc::new(CartConsumer { carts: carts.clone() }),
-            Arc::new(StockConsumer { inventories: inventories.clone() }),
-        ],
-        Arc::new(KeptDeadLetters { store, clock }),
-    ))
+) -> Vec<Arc<dyn Consumer>> {
+    let mails =
+        MailConsumer { store: Arc::clone(store), clock: clock.clone(), mail: Arc::clone(mail), mailer: mailer.clone() };
+    vec![
+        Arc::new(mails),
+        Arc::new(CartConsumer { carts: carts.clone() }),
+        Arc::new(StockConsumer { inventories: inventories.clone() }),
+    ]
+}
+
+/// The bus: over the broker where there is one, else inside this program.
+fn bus(
+    broker: Option<&AmqpOptions>,
+    consumers: Vec<Arc<dyn Consumer>>,
+    store: &SharedStore,
+    clock: &Clock,
+) -> (Arc<dyn EventBus>, Option<Arc<AmqpBus>>) {
+    match broker {
+        Some(options) => {
+            let broker = Arc::new(AmqpBus::start(options, consumers));
+            (Arc::clone(&broker) as Arc<dyn EventBus>, Some(broker))
+        }
+        None => {
+            let dead_letters = KeptDeadLetters { store: Arc::clone(store), clock: clock.clone() };
+            (Arc::new(LocalBus::new(consumers, Arc::new(dead_letters))), None)
+        }
+    }
+}
+
+/// Wakes the relay whenever the broker is there again: events have waited for it.
+async fn wake_when_connected(end: CancellationToken, mut connected: watch::Receiver<bool>, relay: RelayHandle) {
+    while let Some(Ok(())) = end.run_until_cancelled(connected.changed()).await {
+        if *connected.borrow_and_update() {
+            relay.wake();
+        }
+    }
 }
 
 /// Sees to it that the actors which work by themselves are alive: nobody else would notice their death.

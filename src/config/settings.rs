@@ -72,6 +72,9 @@ settings! {
         DATABASE_POOL: Value("16"), "Connections to PostgreSQL at most, beside one that writes stock and orders. SQLite takes no notice.", example "32";
         DATA_DIR: Value("./data"), "The folder of the database's files, when DATABASE_URL is not set. It is made when it is not there.", example "/var/lib/storekeeper";
     }
+    "Other services" {
+        AMQP_URL: Words("events stay inside the program"), "RabbitMQ 3.10 or later, which then carries the events: `amqp://` or `amqps://` and its address.", example "amqps://shop:secret@rabbit.example.org/shop", secret;
+    }
     "Sign-in" {
         JWT_SECRET: Words("made once and kept in the database"), "The key that signs access tokens: 32 bytes or more.", example "a text of at least 32 bytes, from `openssl rand -hex 32`", secret;
         ACCESS_TOKEN_TTL: Value("7200"), "Life of an access token, seconds.", example "900";
@@ -114,7 +117,6 @@ settings! {
 /// Variables of later versions.
 pub const NOT_YET: &[NotYet] = &[
     NotYet { name: "REDIS_URL", instead: "carts are kept in the database alone" },
-    NotYet { name: "AMQP_URL", instead: "events stay inside the program" },
     NotYet { name: "SMTP_URL", instead: "mails are kept and shown by GET /emails" },
     NotYet { name: "RATE_LIMIT", instead: "requests are not limited by client address" },
     NotYet { name: "AUTH_RATE_LIMIT", instead: "sign-ins are not limited by client address" },

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::domain::ids::{CartSessionId, InventoryId, OrderId, ProductId, UserId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::order::OrderStatus;
-use crate::domain::stock::{Action, Reason};
+use crate::domain::stock::{Action, Balance, Reason};
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::records::{Order, OrderedLine};
 
@@ -228,6 +228,33 @@ impl ClearCartDocument {
     }
 }
 
+/// What is in stock: the message of [`super::STOCK_CHANGED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StockChangedDocument {
+    /// Whose stock.
+    pub inventory_id: InventoryId,
+    /// The product.
+    pub product_id: ProductId,
+    /// What can be sold.
+    pub quantity: i64,
+    /// What is in the warehouse.
+    pub on_hand: i64,
+    /// What is set aside for open carts.
+    pub held: i64,
+    /// Number of the ledger row that led here; of two messages the one with the higher number is the newer.
+    pub seq: i64,
+}
+
+impl StockChangedDocument {
+    /// The document of a balance.
+    #[must_use]
+    pub fn of(inventory: InventoryId, product: ProductId, balance: Balance) -> Self {
+        let Balance { on_hand, held, seq } = balance;
+        Self { inventory_id: inventory, product_id: product, quantity: balance.available(), on_hand, held, seq }
+    }
+}
+
 /// What a warehouse system asks for: the message of [`super::UPDATE_INVENTORY`]. The same rules as in
 /// `PUT /inventories/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,8 +295,10 @@ impl StockRequestDocument {
         let reason = optional(&document, "reason", &given_reasons(), &mut faults, |value| {
             value.as_str().and_then(Reason::from_name).filter(|reason| Reason::GIVEN.contains(reason))
         });
-        let reference = optional(&document, "reference", "a text of at most 255 characters", &mut faults, |value| {
-            value.as_str().filter(|text| text.chars().count() <= REFERENCE_MAX).map(str::to_owned)
+        let right = "a text of at most 255 characters, none of them a control character";
+        let reference = optional(&document, "reference", right, &mut faults, |value| {
+            let one_line = |text: &&str| text.chars().count() <= REFERENCE_MAX && !text.chars().any(char::is_control);
+            value.as_str().filter(one_line).map(str::to_owned)
         });
         match (inventory, units, action) {
             (Some(inventory), Some(units), Some(action)) if faults.is_empty() => {
@@ -447,6 +476,17 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_stock_says_what_can_be_sold() {
+        let (inventory, product) = (InventoryId(Uuid::from_u128(7)), ProductId(Uuid::from_u128(8)));
+        let document = StockChangedDocument::of(inventory, product, Balance { on_hand: 9, held: 2, seq: 5 });
+        let value = serde_json::to_value(&document).expect("JSON");
+        let wanted = json!({
+            "inventoryId": inventory.0, "productId": product.0, "quantity": 7, "onHand": 9, "held": 2, "seq": 5
+        });
+        assert_eq!(value, wanted);
+    }
+
+    #[test]
     fn stock_request_bounds_hold() {
         let ask = |quantity: &str| {
             let id = Uuid::from_u128(7);
@@ -457,6 +497,9 @@ mod tests {
         for good in ["1", "1000000"] {
             assert!(ask(good).is_ok(), "{good}");
         }
+        let in_two_lines =
+            format!(r#"{{"inventoryId":"{}","quantity":1,"actionType":"IN","reference":"a\u0000"}}"#, Uuid::nil());
+        assert!(matches!(StockRequestDocument::read(&in_two_lines), Err(DocumentError::Invalid(_))));
         for bad in ["0", "-1", "1000001", "9223372036854775808", "\"5\"", "null", "1e2"] {
             assert!(matches!(ask(bad), Err(DocumentError::Invalid(_))), "{bad}");
         }

@@ -3,6 +3,7 @@
 //! The queues' names are part of the contract with other programs; so are the forms in [`documents`]. Whoever
 //! carries them (the bus inside this program, or a broker) neither reads nor changes them.
 
+pub mod amqp;
 pub mod bus;
 pub mod documents;
 pub mod mail;
