@@ -17,7 +17,7 @@ use crate::domain::ids::{InventoryId, ProductId};
 use crate::domain::stock::Balance;
 use crate::messaging::STOCK_CHANGED;
 use crate::messaging::bus::{EventBus, Message};
-use crate::messaging::documents::StockChangedDocument;
+use crate::messaging::stock_changed::StockChangedDocument;
 use crate::persistence::clock::Clock;
 use crate::persistence::{SharedStore, StoreError};
 

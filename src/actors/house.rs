@@ -7,6 +7,7 @@ use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::ids::InventoryId;
 use crate::messaging::amqp::{AmqpBus, AmqpOptions};
 use crate::messaging::bus::{Consumer, EventBus, LocalBus};
 use crate::messaging::mail::Templates;
@@ -20,7 +21,7 @@ use super::catalogue::Catalogue;
 use super::checkout::CheckoutParts;
 use super::consumers::{CartConsumer, KeptDeadLetters, MailConsumer, StockConsumer};
 use super::inventories::Inventories;
-use super::inventory::InventoryParts;
+use super::inventory::{InventoryActor, InventoryParts};
 use super::journal::{JournalHandle, JournalParts};
 use super::mailer::{MailRoom, MailerHandle, MailerParts};
 use super::orders::OrdersHandle;
@@ -83,8 +84,7 @@ pub struct House {
     bus: Arc<dyn EventBus>,
     broker: Option<Arc<AmqpBus>>,
     mail: Arc<MailRoom>,
-    announcer: Arc<Announcer>,
-    announcer_parts: AnnouncerParts,
+    news: News,
     relay: RelayHandle,
     mailer: MailerHandle,
     sweeper: SweeperHandle,
@@ -102,16 +102,7 @@ impl House {
         let HouseParts { store, clock, rules, limits, broker, templates, mail_sender, arbiters, runtime } = parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
         let announcer = Arc::<Announcer>::default();
-        let journal = JournalHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), limits.journal_mailbox)),
-            JournalParts {
-                store: Arc::clone(&store),
-                inventories: Arc::clone(&stock),
-                announcer: Arc::clone(&announcer),
-                batch_max: limits.journal_batch_max,
-                committing: Arc::default(),
-            },
-        );
+        let journal = journal(&store, &stock, &announcer, &arbiters, &limits);
         let inventories =
             Inventories::new(InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry: stock });
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&store)));
@@ -131,16 +122,8 @@ impl House {
         );
         let consumers = consumers(&store, &clock, &mail, &mailer, &carts, &inventories);
         let (bus, broker) = bus(broker.as_ref(), consumers, &store, &clock);
-        let announcer_parts = AnnouncerParts { store: Arc::clone(&store), clock: clock.clone(), bus: Arc::clone(&bus) };
-        let relay = RelayHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
-            RelayParts {
-                store: Arc::clone(&store),
-                clock: clock.clone(),
-                bus: Arc::clone(&bus),
-                running: Arc::default(),
-            },
-        );
+        let news_parts = AnnouncerParts { store: Arc::clone(&store), clock: clock.clone(), bus: Arc::clone(&bus) };
+        let relay = relay(&store, &clock, &bus, &arbiters);
         let orders = OrdersHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), limits.orders_mailbox)),
             CheckoutParts {
@@ -170,26 +153,12 @@ impl House {
             Shop::new(rules, runtime, catalogue, carts.clone(), inventories.clone(), orders.clone(), mailer.clone());
         let watch = CancellationToken::new();
         tokio::spawn(watch_over(watch.clone(), relay.clone(), mailer.clone(), sweeper.clone()));
-        tokio::spawn(Arc::clone(&announcer).run(announcer_parts.clone(), watch.clone()));
+        let news = News { announcer, parts: news_parts };
+        news.start(&watch);
         if let Some(broker) = &broker {
             tokio::spawn(wake_when_connected(watch.clone(), broker.connected(), relay.clone()));
         }
-        Self {
-            shop,
-            bus,
-            broker,
-            mail,
-            announcer,
-            announcer_parts,
-            relay,
-            mailer,
-            sweeper,
-            inventories,
-            carts,
-            orders,
-            journal,
-            watch,
-        }
+        Self { shop, bus, broker, mail, news, relay, mailer, sweeper, inventories, carts, orders, journal, watch }
     }
 
     /// What the layer above asks.
@@ -238,7 +207,7 @@ impl House {
         let left = depth();
         let flush = async {
             self.relay.flush().await;
-            self.announcer.flush(&self.announcer_parts).await;
+            self.news.announcer.flush(&self.news.parts).await;
         };
         if tokio::time::timeout_at(rest, flush).await.is_err() {
             tracing::warn!("events are left in the outbox; they go out at the next start");
@@ -250,6 +219,42 @@ impl House {
         self.carts.registry().clear();
         self.inventories.registry().clear();
         left
+    }
+}
+
+fn journal(
+    store: &SharedStore,
+    stock: &Arc<Registry<InventoryId, InventoryActor>>,
+    announcer: &Arc<Announcer>,
+    arbiters: &Arc<[ArbiterHandle]>,
+    limits: &HouseLimits,
+) -> JournalHandle {
+    let residence = Arc::new(Registry::new(Arc::clone(arbiters), limits.journal_mailbox));
+    let parts = JournalParts {
+        store: Arc::clone(store),
+        inventories: Arc::clone(stock),
+        announcer: Arc::clone(announcer),
+        batch_max: limits.journal_batch_max,
+        committing: Arc::default(),
+    };
+    JournalHandle::new(residence, parts)
+}
+
+fn relay(store: &SharedStore, clock: &Clock, bus: &Arc<dyn EventBus>, arbiters: &Arc<[ArbiterHandle]>) -> RelayHandle {
+    let residence = Arc::new(Registry::new(Arc::clone(arbiters), UNCOUNTED));
+    let (store, clock, bus) = (Arc::clone(store), clock.clone(), Arc::clone(bus));
+    RelayHandle::new(residence, RelayParts { store, clock, bus, running: Arc::default() })
+}
+
+/// Who is told what is in stock, and what telling needs.
+struct News {
+    announcer: Arc<Announcer>,
+    parts: AnnouncerParts,
+}
+
+impl News {
+    fn start(&self, end: &CancellationToken) {
+        tokio::spawn(Arc::clone(&self.announcer).run(self.parts.clone(), end.clone()));
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::domain::ids::{CartSessionId, InventoryId, OrderId, ProductId, UserId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::order::OrderStatus;
-use crate::domain::stock::{Action, Balance, Reason};
+use crate::domain::stock::{Action, Reason};
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::records::{Order, OrderedLine};
 
@@ -225,33 +225,6 @@ impl ClearCartDocument {
     /// [`DocumentError::Unreadable`] says where the text is another.
     pub fn read(text: &str) -> Result<Self, DocumentError> {
         Ok(serde_json::from_str(text)?)
-    }
-}
-
-/// What is in stock: the message of [`super::STOCK_CHANGED`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StockChangedDocument {
-    /// Whose stock.
-    pub inventory_id: InventoryId,
-    /// The product.
-    pub product_id: ProductId,
-    /// What can be sold.
-    pub quantity: i64,
-    /// What is in the warehouse.
-    pub on_hand: i64,
-    /// What is set aside for open carts.
-    pub held: i64,
-    /// Number of the ledger row that led here; of two messages the one with the higher number is the newer.
-    pub seq: i64,
-}
-
-impl StockChangedDocument {
-    /// The document of a balance.
-    #[must_use]
-    pub fn of(inventory: InventoryId, product: ProductId, balance: Balance) -> Self {
-        let Balance { on_hand, held, seq } = balance;
-        Self { inventory_id: inventory, product_id: product, quantity: balance.available(), on_hand, held, seq }
     }
 }
 
@@ -473,17 +446,6 @@ mod tests {
             assert!(error.contains(part), "{part} in {error}");
         }
         assert!(error.len() < 700, "a long value is shortened: {error}");
-    }
-
-    #[test]
-    fn a_change_of_stock_says_what_can_be_sold() {
-        let (inventory, product) = (InventoryId(Uuid::from_u128(7)), ProductId(Uuid::from_u128(8)));
-        let document = StockChangedDocument::of(inventory, product, Balance { on_hand: 9, held: 2, seq: 5 });
-        let value = serde_json::to_value(&document).expect("JSON");
-        let wanted = json!({
-            "inventoryId": inventory.0, "productId": product.0, "quantity": 7, "onHand": 9, "held": 2, "seq": 5
-        });
-        assert_eq!(value, wanted);
     }
 
     #[test]
