@@ -307,11 +307,13 @@ async fn open(
         rules: config.shop,
         limits: house_limits(&config),
         redis: config.redis.clone(),
+        broker: config.broker.clone(),
         templates: Templates::new()?,
         mail_sender: config.mail.sender.clone(),
         arbiters,
         runtime: runtime.clone(),
     });
+    let broker = house.broker().cloned();
     let state = AppState::build(Foundation {
         shop: house.shop().clone(),
         store: Arc::clone(&store),
@@ -329,11 +331,12 @@ async fn open(
         dependencies: Arc::new({
             let mirror = house.mirror().clone();
             move || {
-                vec![
-                    ("redis", redis_state(&mirror)),
-                    ("rabbitmq", DependencyState::Off),
-                    ("smtp", DependencyState::Off),
-                ]
+                let rabbitmq = match &broker {
+                    Some(broker) if broker.is_up() => DependencyState::Up,
+                    Some(_) => DependencyState::Degraded,
+                    None => DependencyState::Off,
+                };
+                vec![("redis", redis_state(&mirror)), ("rabbitmq", rabbitmq), ("smtp", DependencyState::Off)]
             }
         }),
         draining,

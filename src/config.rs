@@ -19,6 +19,7 @@ use crate::actors::shop::ShopRules;
 use crate::domain::cart::{Lifetime, Limits};
 use crate::domain::money::{Currency, TaxRate};
 use crate::domain::user::EmailAddress;
+use crate::messaging::amqp::AmqpOptions;
 use crate::persistence::open::StoreOptions;
 use crate::persistence::postgres::PostgresOptions;
 use crate::persistence::redis::RedisOptions;
@@ -45,6 +46,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where carts are mirrored; `None` is nowhere.
     pub redis: Option<RedisOptions>,
+    /// The broker that carries the events; `None` is the bus inside the program.
+    pub broker: Option<AmqpOptions>,
     /// Who mails come from.
     pub mail: MailConfig,
     /// How users prove who they are.
@@ -200,6 +203,8 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let store = read_store(reader);
     let right = "redis://host:port/number, rediss://…, or redis+cluster://host:port,host:port";
     let redis = reader.read(&settings::REDIS_URL, right, RedisOptions::of);
+    let broker =
+        reader.read(&settings::AMQP_URL, "an address such as amqp://user:password@host:5672/vhost", AmqpOptions::of);
     let sender = reader.read(&settings::MAIL_SENDER, "an address, or a name and <an address>", sender);
     let tokens = read_tokens(reader);
     let admin = read_admin(reader);
@@ -217,6 +222,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         order_pending_ttl,
         store: store?,
         redis,
+        broker,
         mail: MailConfig { sender: sender? },
         tokens: tokens?,
         admin: admin?,

@@ -186,6 +186,7 @@ impl<S: Shelves> Till<S> for Actors {
         let store = open(shelves.options(), clock.clone()).await.expect("the database opens");
         let house = House::open(HouseParts {
             redis: None,
+            broker: None,
             store,
             clock,
             rules: config.shop,

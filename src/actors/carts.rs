@@ -31,6 +31,11 @@ impl Carts {
         Self { parts }
     }
 
+    /// What the actors are made of.
+    pub(super) fn parts(&self) -> &CartParts {
+        &self.parts
+    }
+
     /// Where they are listed.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry<CartKey, CartActor>> {

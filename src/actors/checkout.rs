@@ -21,7 +21,7 @@ use crate::persistence::entry::{Applied, Entry, NewEvent, NewMovement, OrderChan
 use crate::persistence::records::{Order, OrderedLine};
 
 use super::cart::{Became, NotClaimed};
-use super::cart_change::{ending, is_stale, ordered, remember};
+use super::cart_change::{CartParts, ending, is_stale, ordered, remember};
 use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CheckedOut, Command, CommandError, OrderTransition};
@@ -55,6 +55,15 @@ pub struct CheckoutParts {
     pub mirror: Mirror,
     /// The rules of the shop.
     pub rules: ShopRules,
+}
+
+impl CheckoutParts {
+    /// What the carts work with, and what comes after a checkout.
+    #[must_use]
+    pub fn new(carts: Carts, mail: Arc<MailRoom>, relay: RelayHandle) -> Self {
+        let CartParts { store, clock, journal, catalogue, mirror, rules, .. } = carts.parts().clone();
+        Self { store, clock, journal, carts, catalogue, mail, relay, mirror, rules }
+    }
 }
 
 /// Makes an order of a cart.

@@ -100,7 +100,12 @@ impl Consumer for StockConsumer {
     async fn consume(&self, messages: &[Message]) -> Vec<Result<(), ConsumeError>> {
         let mut outcomes = Vec::with_capacity(messages.len());
         for message in messages {
-            outcomes.push(self.update(message).await);
+            let outcome = match outcomes.last() {
+                // What follows one that has to wait waits behind it: in its order, and without a deadline for each.
+                Some(Err(ConsumeError::NotNow(reason))) => Err(ConsumeError::NotNow(reason.clone())),
+                Some(Ok(()) | Err(ConsumeError::Refused(_))) | None => self.update(message).await,
+            };
+            outcomes.push(outcome);
         }
         outcomes
     }

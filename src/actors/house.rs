@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_rt::ArbiterHandle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::InventoryId;
-use crate::messaging::bus::{EventBus, LocalBus};
+use crate::messaging::amqp::{AmqpBus, AmqpOptions};
+use crate::messaging::bus::{Consumer, EventBus, LocalBus};
 use crate::messaging::mail::Templates;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
 use crate::persistence::redis::RedisOptions;
 
+use super::announcer::{Announcer, AnnouncerParts};
 use super::cart_change::CartParts;
 use super::carts::Carts;
 use super::catalogue::Catalogue;
@@ -67,6 +70,8 @@ pub struct HouseParts {
     pub limits: HouseLimits,
     /// Where carts are mirrored; `None` is nowhere.
     pub redis: Option<RedisOptions>,
+    /// The broker that carries the events; `None` is the bus inside the program.
+    pub broker: Option<AmqpOptions>,
     /// The texts of mails.
     pub templates: Templates,
     /// Who mails come from.
@@ -81,7 +86,9 @@ pub struct HouseParts {
 pub struct House {
     shop: Shop,
     bus: Arc<dyn EventBus>,
+    broker: Option<Arc<AmqpBus>>,
     mail: Arc<MailRoom>,
+    news: News,
     relay: RelayHandle,
     mailer: MailerHandle,
     sweeper: SweeperHandle,
@@ -97,9 +104,11 @@ impl House {
     /// Puts the actors together and starts those that work by themselves. To be called on the runtime.
     #[must_use]
     pub fn open(parts: HouseParts) -> Self {
-        let HouseParts { store, clock, rules, limits, redis, templates, mail_sender, arbiters, runtime } = parts;
+        let HouseParts { store, clock, rules, limits, redis, broker, templates, mail_sender, arbiters, runtime } =
+            parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
-        let journal = open_journal(&store, &stock, &arbiters, limits);
+        let announcer = Arc::<Announcer>::default();
+        let journal = journal(&store, &stock, &announcer, &arbiters, &limits);
         let inventories =
             Inventories::new(InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry: stock });
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&store)));
@@ -119,29 +128,13 @@ impl House {
             Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
             MailerParts { store: Arc::clone(&store), clock: clock.clone() },
         );
-        let bus = local_bus(&store, &clock, &mail, &mailer, &carts, &inventories);
-        let relay = RelayHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
-            RelayParts {
-                store: Arc::clone(&store),
-                clock: clock.clone(),
-                bus: Arc::clone(&bus),
-                running: Arc::default(),
-            },
-        );
+        let consumers = consumers(&store, &clock, &mail, &mailer, &carts, &inventories);
+        let (bus, broker) = bus(broker.as_ref(), consumers, &store, &clock);
+        let news_parts = AnnouncerParts { store: Arc::clone(&store), clock: clock.clone(), bus: Arc::clone(&bus) };
+        let relay = relay(&store, &clock, &bus, &arbiters);
         let orders = OrdersHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), limits.orders_mailbox)),
-            CheckoutParts {
-                store: Arc::clone(&store),
-                clock: clock.clone(),
-                journal: journal.clone(),
-                carts: carts.clone(),
-                catalogue: Arc::clone(&catalogue),
-                mail: Arc::clone(&mail),
-                relay: relay.clone(),
-                mirror: mirror.clone(),
-                rules,
-            },
+            CheckoutParts::new(carts.clone(), Arc::clone(&mail), relay.clone()),
         );
         let sweeper = SweeperHandle::new(
             Arc::new(Registry::new(arbiters, UNCOUNTED)),
@@ -157,9 +150,35 @@ impl House {
         );
         let shop =
             Shop::new(rules, runtime, catalogue, carts.clone(), inventories.clone(), orders.clone(), mailer.clone());
+        let news = News { announcer, parts: news_parts };
         let watch = CancellationToken::new();
-        tokio::spawn(watch_over(watch.clone(), relay.clone(), mailer.clone(), sweeper.clone()));
-        Self { shop, bus, mail, relay, mailer, sweeper, inventories, carts, orders, journal, mirror, watch }
+        let house = Self {
+            shop,
+            bus,
+            broker,
+            mail,
+            news,
+            relay,
+            mailer,
+            sweeper,
+            inventories,
+            carts,
+            orders,
+            journal,
+            mirror,
+            watch,
+        };
+        house.set_going();
+        house
+    }
+
+    /// Starts what works by itself.
+    fn set_going(&self) {
+        tokio::spawn(watch_over(self.watch.clone(), self.relay.clone(), self.mailer.clone(), self.sweeper.clone()));
+        self.news.start(&self.watch);
+        if let Some(broker) = &self.broker {
+            tokio::spawn(wake_when_connected(self.watch.clone(), broker.connected(), self.relay.clone()));
+        }
     }
 
     /// What the layer above asks.
@@ -172,6 +191,12 @@ impl House {
     #[must_use]
     pub fn bus(&self) -> &Arc<dyn EventBus> {
         &self.bus
+    }
+
+    /// The broker, when there is one.
+    #[must_use]
+    pub fn broker(&self) -> Option<&Arc<AmqpBus>> {
+        self.broker.as_ref()
     }
 
     /// Makes mails.
@@ -192,6 +217,10 @@ impl House {
         self.watch.cancel();
         self.sweeper.stop();
         self.mailer.stop();
+        let rest = tokio::time::Instant::from_std(deadline);
+        if let Some(broker) = &self.broker {
+            broker.stop_consuming(rest).await;
+        }
         let depth = || {
             self.orders.registry().counters().depth()
                 + self.carts.registry().counters().depth()
@@ -202,58 +231,104 @@ impl House {
             tokio::time::sleep(DRAIN_PERIOD).await;
         }
         let left = depth();
-        let rest = tokio::time::Instant::from_std(deadline);
-        if tokio::time::timeout_at(rest, self.relay.flush()).await.is_err() {
+        let flush = async {
+            self.relay.flush().await;
+            self.news.announcer.flush(&self.news.parts).await;
+        };
+        if tokio::time::timeout_at(rest, flush).await.is_err() {
             tracing::warn!("events are left in the outbox; they go out at the next start");
         }
         self.relay.stop();
         self.mirror.close().await;
+        if let Some(broker) = &self.broker {
+            broker.close(rest).await;
+        }
         self.carts.registry().clear();
         self.inventories.registry().clear();
         left
     }
 }
 
-fn open_journal(
+fn journal(
     store: &SharedStore,
     stock: &Arc<Registry<InventoryId, InventoryActor>>,
+    announcer: &Arc<Announcer>,
     arbiters: &Arc<[ArbiterHandle]>,
-    limits: HouseLimits,
+    limits: &HouseLimits,
 ) -> JournalHandle {
-    JournalHandle::new(
-        Arc::new(Registry::new(Arc::clone(arbiters), limits.journal_mailbox)),
-        JournalParts {
-            store: Arc::clone(store),
-            inventories: Arc::clone(stock),
-            batch_max: limits.journal_batch_max,
-            committing: Arc::default(),
-        },
-    )
+    let residence = Arc::new(Registry::new(Arc::clone(arbiters), limits.journal_mailbox));
+    let parts = JournalParts {
+        store: Arc::clone(store),
+        inventories: Arc::clone(stock),
+        announcer: Arc::clone(announcer),
+        batch_max: limits.journal_batch_max,
+        committing: Arc::default(),
+    };
+    JournalHandle::new(residence, parts)
 }
 
-fn local_bus(
+fn relay(store: &SharedStore, clock: &Clock, bus: &Arc<dyn EventBus>, arbiters: &Arc<[ArbiterHandle]>) -> RelayHandle {
+    let residence = Arc::new(Registry::new(Arc::clone(arbiters), UNCOUNTED));
+    let (store, clock, bus) = (Arc::clone(store), clock.clone(), Arc::clone(bus));
+    RelayHandle::new(residence, RelayParts { store, clock, bus, running: Arc::default() })
+}
+
+/// Who is told what is in stock, and what telling needs.
+struct News {
+    announcer: Arc<Announcer>,
+    parts: AnnouncerParts,
+}
+
+impl News {
+    fn start(&self, end: &CancellationToken) {
+        tokio::spawn(Arc::clone(&self.announcer).run(self.parts.clone(), end.clone()));
+    }
+}
+
+/// Who does the messages of this program's queues.
+fn consumers(
     store: &SharedStore,
     clock: &Clock,
     mail: &Arc<MailRoom>,
     mailer: &MailerHandle,
     carts: &Carts,
     inventories: &Inventories,
-) -> Arc<dyn EventBus> {
-    let (store, clock) = (Arc::clone(store), clock.clone());
-    let mails = MailConsumer {
-        store: Arc::clone(&store),
-        clock: clock.clone(),
-        mail: Arc::clone(mail),
-        mailer: mailer.clone(),
-    };
-    Arc::new(LocalBus::new(
-        vec![
-            Arc::new(mails),
-            Arc::new(CartConsumer { carts: carts.clone() }),
-            Arc::new(StockConsumer { inventories: inventories.clone() }),
-        ],
-        Arc::new(KeptDeadLetters { store, clock }),
-    ))
+) -> Vec<Arc<dyn Consumer>> {
+    let mails =
+        MailConsumer { store: Arc::clone(store), clock: clock.clone(), mail: Arc::clone(mail), mailer: mailer.clone() };
+    vec![
+        Arc::new(mails),
+        Arc::new(CartConsumer { carts: carts.clone() }),
+        Arc::new(StockConsumer { inventories: inventories.clone() }),
+    ]
+}
+
+/// The bus: over the broker where there is one, else inside this program.
+fn bus(
+    broker: Option<&AmqpOptions>,
+    consumers: Vec<Arc<dyn Consumer>>,
+    store: &SharedStore,
+    clock: &Clock,
+) -> (Arc<dyn EventBus>, Option<Arc<AmqpBus>>) {
+    match broker {
+        Some(options) => {
+            let broker = Arc::new(AmqpBus::start(options, consumers));
+            (Arc::clone(&broker) as Arc<dyn EventBus>, Some(broker))
+        }
+        None => {
+            let dead_letters = KeptDeadLetters { store: Arc::clone(store), clock: clock.clone() };
+            (Arc::new(LocalBus::new(consumers, Arc::new(dead_letters))), None)
+        }
+    }
+}
+
+/// Wakes the relay whenever the broker is there again: events have waited for it.
+async fn wake_when_connected(end: CancellationToken, mut connected: watch::Receiver<bool>, relay: RelayHandle) {
+    while let Some(Ok(())) = end.run_until_cancelled(connected.changed()).await {
+        if *connected.borrow_and_update() {
+            relay.wake();
+        }
+    }
 }
 
 /// Sees to it that the actors which work by themselves are alive: nobody else would notice their death.

@@ -21,6 +21,7 @@ use crate::domain::stock::Balance;
 use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
 use crate::persistence::{CommitError, SharedStore, StoreError};
 
+use super::announcer::Announcer;
 use super::command::{AppliedOutcome, CommandError};
 use super::inventory::InventoryActor;
 use super::mailbox::{KindCounters, Posted, Ticket};
@@ -130,6 +131,8 @@ pub struct JournalParts {
     pub store: SharedStore,
     /// The actors that are told the balances.
     pub inventories: Arc<Registry<InventoryId, InventoryActor>>,
+    /// Who is told what has changed.
+    pub announcer: Arc<Announcer>,
     /// Entries of one transaction at most.
     pub batch_max: usize,
     /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.
@@ -245,7 +248,7 @@ impl Handler<Posted<Submission>> for JournalActor {
 /// Commits a batch and tells everybody concerned.
 async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) {
     let _turn = parts.committing.lock().await;
-    let mut settlement = Settlement::new(Arc::clone(&parts.inventories));
+    let mut settlement = Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer));
     let now = Instant::now();
     let (due, late): (Vec<Queued>, Vec<Queued>) =
         batch.into_iter().partition(|queued| queued.submission.deadline > now);

@@ -67,6 +67,7 @@ impl Fixture {
         let parts = JournalParts {
             store: Arc::clone(&store),
             inventories: Arc::clone(&registry),
+            announcer: Arc::default(),
             batch_max: 100,
             committing: Arc::default(),
         };

@@ -2,9 +2,11 @@
 //! updates its memory and answers.
 //!
 //! [`mailbox`] and [`registry`] are the kit; [`journal`] and [`inventory`] the write path; [`cart`] and [`orders`] what
-//! a buyer meets; [`relay`], [`consumers`], [`mailer`] and [`sweeper`] what happens by itself; [`mirror`] shows carts to other programs. [`house`] puts them together,
+//! a buyer meets; [`relay`], [`announcer`], [`consumers`], [`mailer`] and [`sweeper`] what happens by itself;
+//! [`mirror`] shows carts to other programs. [`house`] puts them together,
 //! [`shop`] is what the layer above asks. Calls go one way: http, coordinator, cart, inventory, journal; never back.
 
+pub mod announcer;
 pub mod cart;
 pub mod cart_change;
 pub mod carts;

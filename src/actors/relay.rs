@@ -2,7 +2,8 @@
 //! that the bus has confirmed.
 //!
 //! It claims by a short lease and holds no transaction while it publishes. What was not confirmed, or confirmed but
-//! not marked because the program died between, is published again.
+//! not marked because the program died between, is published again. While there is nobody to publish to, it claims
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,14 +151,22 @@ async fn run(parts: &RelayParts) {
 
 /// Publishes one claim; gives how many events are out.
 async fn publish_some(parts: &RelayParts) -> Result<usize, StoreError> {
+    if !parts.bus.is_ready() {
+        return Ok(0);
+    }
     let now = parts.clock.now();
-    let events = parts.store.claim_events(now, now.plus(LEASE), CLAIM_MAX).await?;
+    let lease_until = now.plus(LEASE);
+    let events = parts.store.claim_events(now, lease_until, CLAIM_MAX).await?;
     if events.is_empty() {
         return Ok(0);
     }
     let confirmed = parts.bus.publish(&events.iter().map(message).collect::<Vec<_>>()).await;
     let published = in_order(&events, &confirmed);
     parts.store.mark_published(&published, parts.clock.now()).await?;
+    if published.len() < events.len() {
+        let all: Vec<EventId> = events.iter().map(|event| event.id).collect();
+        parts.store.release_events(&all, lease_until).await?;
+    }
     Ok(published.len())
 }
 

@@ -8,8 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::ids::InventoryId;
-use crate::persistence::entry::{Committed, Done, Refusal};
+use crate::domain::stock::Balance;
+use crate::persistence::entry::{Committed, Done, Refusal, Work};
 
+use super::announcer::Announcer;
 use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
 use super::journal::{JournalError, Queued};
 use super::mailbox::Mailbox;
@@ -74,13 +76,14 @@ fn living(
 /// What is to be told after a batch.
 pub(super) struct Settlement {
     registry: Arc<Registry<InventoryId, InventoryActor>>,
+    announcer: Arc<Announcer>,
     balances: HashMap<InventoryId, ToldBalance>,
     outcomes: Vec<(Queued, Result<Done, JournalError>)>,
 }
 
 impl Settlement {
-    pub(super) fn new(registry: Arc<Registry<InventoryId, InventoryActor>>) -> Self {
-        Self { registry, balances: HashMap::new(), outcomes: Vec::new() }
+    pub(super) fn new(registry: Arc<Registry<InventoryId, InventoryActor>>, announcer: Arc<Announcer>) -> Self {
+        Self { registry, announcer, balances: HashMap::new(), outcomes: Vec::new() }
     }
 
     /// These have the same outcome, without having been written.
@@ -96,10 +99,21 @@ impl Settlement {
         self.outcomes.extend(batch.into_iter().zip(committed.done.into_iter().map(Ok)));
     }
 
+    /// The balances of the inventories whose stock was changed; the others were only read.
+    fn changed(&self) -> HashMap<InventoryId, Balance> {
+        let written = self.outcomes.iter().filter_map(|(queued, outcome)| match (&queued.submission.work, outcome) {
+            (Work::Write(entry), Ok(Done::Applied(_))) => Some(&entry.movements),
+            (Work::Write(_) | Work::Load(_), _) => None,
+        });
+        let moved = written.flatten().map(|movement| movement.inventory);
+        moved.filter_map(|id| self.balances.get(&id).map(|told| (id, told.balance))).collect()
+    }
+
     /// Tells each actor concerned its new balance and which of its takes are over, in one message; then answers, so
     /// that whoever has an answer and asks for the stock finds it there. An actor whose take the database refused
     /// knows less than it thought, and reads.
     pub(super) fn tell(mut self) {
+        self.announcer.note(self.changed());
         let mut takes: HashMap<Life, i64> = HashMap::new();
         let mut misled: HashSet<Life> = HashSet::new();
         for (queued, outcome) in &mut self.outcomes {

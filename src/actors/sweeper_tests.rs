@@ -72,6 +72,7 @@ impl Fixture {
         tokio::time::pause();
         let house = House::open(HouseParts {
             redis: None,
+            broker: None,
             store: Arc::clone(&store),
             clock: clock.clone(),
             rules: ShopRules {

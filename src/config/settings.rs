@@ -73,6 +73,9 @@ settings! {
         DATA_DIR: Value("./data"), "The folder of the database's files, when DATABASE_URL is not set. It is made when it is not there.", example "/var/lib/storekeeper";
         REDIS_URL: Words("carts are in the database alone"), "The Redis (7 or later) that shows open carts to other programs: `redis://user:password@host:port/number`, `rediss://` through TLS, `redis+unix:///path`, or a cluster by some of its nodes, `redis+cluster://user:password@host:port,host:port` (`rediss+cluster://` through TLS). It may be away: carts go on from the database.", example "redis://localhost:6379", secret;
     }
+    "Other services" {
+        AMQP_URL: Words("events stay inside the program"), "RabbitMQ 3.10 or later, which then carries the events: `amqp://` or `amqps://` and its address.", example "amqps://shop:secret@rabbit.example.org/shop", secret;
+    }
     "Sign-in" {
         JWT_SECRET: Words("made once and kept in the database"), "The key that signs access tokens: 32 bytes or more.", example "a text of at least 32 bytes, from `openssl rand -hex 32`", secret;
         ACCESS_TOKEN_TTL: Value("7200"), "Life of an access token, seconds.", example "900";
@@ -114,7 +117,6 @@ settings! {
 
 /// Variables of later versions.
 pub const NOT_YET: &[NotYet] = &[
-    NotYet { name: "AMQP_URL", instead: "events stay inside the program" },
     NotYet { name: "SMTP_URL", instead: "mails are kept and shown by GET /emails" },
     NotYet { name: "RATE_LIMIT", instead: "requests are not limited by client address" },
     NotYet { name: "AUTH_RATE_LIMIT", instead: "sign-ins are not limited by client address" },

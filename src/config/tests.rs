@@ -63,7 +63,7 @@ fn every_fault_is_named_at_once() {
         ("HTTP_WORKERS", "0"),
         ("ORDER_PENDING_TTL", "-1"),
         ("MAIL_SENDER", "Ann\r\nBcc: b@example.org <a@example.org>"),
-        ("AMQP_URL", "amqp://user:hidden@example.org"),
+        ("AMQP_URL", "amqp://user:hidden@example.org:rabbit"),
     ]);
     let mut names: Vec<_> = found.iter().map(|fault| fault.variable).collect();
     names.sort_unstable();
@@ -134,6 +134,14 @@ fn redis_is_a_server_or_a_cluster() {
     let faults = faults(&[("REDIS_URL", "http://shop:pw@cache")]);
     assert_eq!(faults.len(), 1);
     assert!(!ConfigError { faults }.to_string().contains("pw"));
+}
+
+#[test]
+fn the_broker_is_shown_without_its_password() {
+    let config = read(&[("AMQP_URL", "amqp://shop:pw@rabbit.example.org/shop")]);
+    let broker = config.unwrap_or_else(|error| panic!("{error}")).broker.expect("a broker");
+    assert_eq!(broker.place(), "shop at rabbit.example.org:5672");
+    assert_eq!(faults(&[("AMQP_URL", "redis://h")])[0].given, None);
 }
 
 #[test]

@@ -54,6 +54,11 @@ pub trait DeadLetters: Send + Sync {
 /// Where events go.
 #[async_trait]
 pub trait EventBus: Send + Sync {
+    /// Whether something published now has a chance to be confirmed. While it has none, events are better left alone.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Publishes messages in their order; says of each whether it is confirmed. What is not is to be published again.
     async fn publish(&self, messages: &[Message]) -> Vec<bool>;
 }

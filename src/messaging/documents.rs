@@ -268,8 +268,10 @@ impl StockRequestDocument {
         let reason = optional(&document, "reason", &given_reasons(), &mut faults, |value| {
             value.as_str().and_then(Reason::from_name).filter(|reason| Reason::GIVEN.contains(reason))
         });
-        let reference = optional(&document, "reference", "a text of at most 255 characters", &mut faults, |value| {
-            value.as_str().filter(|text| text.chars().count() <= REFERENCE_MAX).map(str::to_owned)
+        let right = "a text of at most 255 characters, none of them a control character";
+        let reference = optional(&document, "reference", right, &mut faults, |value| {
+            let one_line = |text: &&str| text.chars().count() <= REFERENCE_MAX && !text.chars().any(char::is_control);
+            value.as_str().filter(one_line).map(str::to_owned)
         });
         match (inventory, units, action) {
             (Some(inventory), Some(units), Some(action)) if faults.is_empty() => {
@@ -457,6 +459,9 @@ mod tests {
         for good in ["1", "1000000"] {
             assert!(ask(good).is_ok(), "{good}");
         }
+        let in_two_lines =
+            format!(r#"{{"inventoryId":"{}","quantity":1,"actionType":"IN","reference":"a\u0000"}}"#, Uuid::nil());
+        assert!(matches!(StockRequestDocument::read(&in_two_lines), Err(DocumentError::Invalid(_))));
         for bad in ["0", "-1", "1000001", "9223372036854775808", "\"5\"", "null", "1e2"] {
             assert!(matches!(ask(bad), Err(DocumentError::Invalid(_))), "{bad}");
         }

@@ -1,11 +1,13 @@
 //! What goes out of the shop and comes in: the messages' forms and the mails' texts.
 //!
-//! The queues' names are part of the contract with other programs; so are the forms in [`documents`]. Whoever
+//! The queues' names are part of the contract with other programs; so are the forms in [`documents`] and [`stock_changed`]. Whoever
 //! carries them (the bus inside this program, or a broker) neither reads nor changes them.
 
+pub mod amqp;
 pub mod bus;
 pub mod documents;
 pub mod mail;
+pub mod stock_changed;
 
 /// The placed order, for the confirmation by mail.
 pub const SEND_EMAIL: &str = "send-email";

@@ -292,6 +292,10 @@ pub trait Outbox: Send + Sync {
         limit: u32,
     ) -> Result<Vec<OutboxEvent>, StoreError>;
 
+    /// Gives back the claim on those of the events that are not published, so that nobody has to wait for its end.
+    /// `lease_until` names the claim: one that somebody else has made since stays.
+    async fn release_events(&self, events: &[EventId], lease_until: Timestamp) -> Result<(), StoreError>;
+
     /// Marks events as published.
     async fn mark_published(&self, events: &[EventId], now: Timestamp) -> Result<(), StoreError>;
 

@@ -79,6 +79,21 @@ impl Outbox for PostgresStore {
         Ok(rows.into_iter().map(OutboxEvent::from).collect())
     }
 
+    async fn release_events(&self, events: &[EventId], lease_until: Timestamp) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "UPDATE outbox SET leased_until = 0 WHERE published_at IS NULL AND leased_until = $1 AND id = ANY($2)",
+        )
+        .bind(lease_until.0)
+        .bind(events.iter().map(|id| id.0).collect::<Vec<_>>())
+        .execute(&self.pool)
+        .answered()
+        .await?;
+        Ok(())
+    }
+
     async fn mark_published(&self, events: &[EventId], now: Timestamp) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());

@@ -56,6 +56,23 @@ impl Outbox for SqliteStore {
         Ok(rows.into_iter().map(OutboxEvent::from).collect())
     }
 
+    async fn release_events(&self, events: &[EventId], lease_until: Timestamp) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "UPDATE outbox SET leased_until = 0 \
+             WHERE published_at IS NULL AND leased_until = $1 AND id IN (SELECT unhex(value) FROM json_each($2))",
+        )
+        .bind(lease_until.0)
+        .bind(json_of_ids(events.iter().map(|id| id.0)))
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        transaction.commit().await
+    }
+
     async fn mark_published(&self, events: &[EventId], now: Timestamp) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
