@@ -139,14 +139,6 @@ impl CartActor {
         Self { key, parts, birth, known: Known::Nothing, waiting: VecDeque::new(), busy: false }
     }
 
-    /// The cart of a session that begins here.
-    #[must_use]
-    pub fn fresh(id: CartSessionId, parts: CartParts, birth: Birth) -> Self {
-        let cart = Cart::fresh(id, parts.clock.now(), parts.rules.lifetime);
-        let known = Known::Cart(Box::new(KeptCart { cart, order: None }));
-        Self { key: id.key, parts, birth, known, waiting: VecDeque::new(), busy: false }
-    }
-
     /// Begins what waits, one after the other; what needs the database or the journal makes the rest wait.
     fn go_on(&mut self, context: &mut Context<Self>) {
         while !self.busy {
@@ -167,6 +159,10 @@ impl CartActor {
     }
 
     fn load(&mut self, context: &mut Context<Self>) {
+        if let Some(kept) = self.parts.opened.take(self.key) {
+            self.known = Known::Cart(kept);
+            return self.go_on(context);
+        }
         self.busy = true;
         let (store, key) = (Arc::clone(&self.parts.store), self.key);
         let read = async move { store.cart(key).await };

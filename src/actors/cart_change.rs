@@ -1,6 +1,6 @@
 //! What a cart's requests do: decide by the domain, build the entry, have it written, and say what the session is now.
 //!
-//! Called by the cart's actor, one at a time a session.
+//! Called by the cart's actor, one at a time a session; for a cart that nobody else knows of yet, without one.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use super::command::{AppliedOutcome, CartView, CartViewLine, Command, CommandErr
 use super::inventories::Inventories;
 use super::journal::{JournalError, JournalHandle};
 use super::mirror::Mirror;
+use super::opened::OpenedCarts;
 use super::registry::Registry;
 use super::shop::ShopRules;
 
@@ -50,6 +51,8 @@ pub struct CartParts {
     pub rules: ShopRules,
     /// Where the actor is listed.
     pub registry: Arc<Registry<CartKey, CartActor>>,
+    /// What was opened without an actor.
+    pub opened: Arc<OpenedCarts>,
 }
 
 /// The cart as it is shown. One that is not live has nothing in it.

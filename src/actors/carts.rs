@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::cart::Cart;
 use crate::domain::ids::{CartKey, CartSessionId, ProductId};
 use crate::domain::product::Product;
+use crate::persistence::records::KeptCart;
 
 use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, Left, LineRequest, NotClaimed};
 use super::cart_change::{self, CartParts};
@@ -52,7 +53,7 @@ impl Carts {
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::No }))
     }
 
-    /// Puts units of a product into a new cart.
+    /// Puts units of a product into a new cart. Nobody else knows of it yet, so that takes no actor.
     ///
     /// # Errors
     /// [`CommandError`]; then there is no new cart.
@@ -63,13 +64,15 @@ impl Carts {
         command: Command<CartView>,
     ) -> Result<CartView, CommandError> {
         let session = new_session()?;
-        let (reply, answer) = oneshot::channel();
-        let ask = CartAsk::Change(LineRequest::Add { product, quantity }, command, reply);
-        let parts = self.parts.clone();
-        let start = move |birth: Birth| CartActor::fresh(session, parts.clone(), birth);
-        let posted = self.parts.registry.post(session.key, CartRequest { session, ask }, start);
-        posted.map_err(|_| CommandError::Overloaded)?;
-        answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
+        let cart = Cart::fresh(session, self.parts.clock.now(), self.parts.rules.lifetime);
+        let (kept, request) = (KeptCart { cart, order: None }, LineRequest::Add { product, quantity });
+        let (answer, left) = cart_change::change(self.parts.clone(), Some(kept), request, command).await;
+        match left {
+            Left::Now(kept) if kept.cart.version > 0 => self.parts.opened.keep(kept),
+            Left::Now(_) | Left::Same => {}
+            Left::Unknown => self.parts.mirror.recheck(session.key),
+        }
+        answer
     }
 
     /// Puts more units of a product into a cart.
@@ -138,8 +141,17 @@ impl Carts {
                 // A cart that is at something else ends when that is over; the others do not wait for it.
                 matches!(tokio::time::timeout(EXPIRY_PATIENCE, answer).await, Ok(Ok(true)))
             }
-            None => matches!(cart_change::expire(self.parts.clone(), cart).await, Left::Now(_)),
+            None => {
+                drop(self.parts.opened.take(cart.id.key));
+                matches!(cart_change::expire(self.parts.clone(), cart).await, Left::Now(_))
+            }
         }
+    }
+
+    /// Lets go what had no message for `idle`.
+    pub(super) fn passivate_idle(&self, idle: Duration) {
+        self.parts.registry.passivate_idle(idle);
+        self.parts.opened.forget_older_than(idle);
     }
 
     /// Lets a cart's actor go, if it has nothing to do.

@@ -122,6 +122,7 @@ impl House {
             mirror: mirror.clone(),
             rules,
             registry: Arc::new(Registry::new(Arc::clone(&arbiters), limits.cart_mailbox)),
+            opened: Arc::default(),
         });
         let mail = Arc::new(MailRoom::capturing(templates, mail_sender));
         let mailer = MailerHandle::new(

@@ -1,7 +1,7 @@
 //! The mirror of carts in Redis, as the carts use it: each change is shown there before it is answered.
 //!
 //! A change waits for the mirror for [`WAIT_MAX`] at most, and not at all while Redis is known to be away. What could
-//! not be shown is noted, and the [`keeper`](super::mirror_keeper) shows what the database says of it afterwards. The
+//! not be shown is noted, and the keeper (`mirror_keeper.rs`) shows what the database says of it afterwards. The
 //! mirror is never asked what is in a cart: an actor that begins compares, and where the two differ the database is
 //! right.
 

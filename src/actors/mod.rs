@@ -22,6 +22,7 @@ pub mod mailbox;
 pub mod mailer;
 pub mod mirror;
 mod mirror_keeper;
+pub mod opened;
 pub mod orders;
 pub mod registry;
 pub mod relay;

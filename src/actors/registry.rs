@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Context, Handler, Message};
@@ -127,13 +128,13 @@ impl<K: Hash + Eq + Copy, A: Actor<Context = Context<A>>> Registry<K, A> {
         }
     }
 
-    /// Asks every actor that had no message for `idle_ms` milliseconds to go, and forgets the dead whom nobody asked
-    /// for since.
-    pub fn passivate_idle(&self, idle_ms: u64)
+    /// Asks every actor that had no message for so long to go, and forgets the dead whom nobody asked for since.
+    pub fn passivate_idle(&self, idle: Duration)
     where
         A: Handler<Passivate>,
         A::Context: ToEnvelope<A, Passivate>,
     {
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         self.residents.retain(|_, resident| {
             let lives = resident.mailbox.is_open();
             if !lives {

@@ -133,9 +133,8 @@ impl Handler<Sweep> for SweeperActor {
         }
         let now = Instant::now();
         if is_due(&mut self.idle_at, now, IDLE_PERIOD) {
-            let idle_ms = u64::try_from(self.parts.idle_ttl.as_millis()).unwrap_or(u64::MAX);
-            self.parts.carts.registry().passivate_idle(idle_ms);
-            self.parts.inventories.registry().passivate_idle(idle_ms);
+            self.parts.carts.passivate_idle(self.parts.idle_ttl);
+            self.parts.inventories.registry().passivate_idle(self.parts.idle_ttl);
         }
         let orders = is_due(&mut self.orders_at, now, ORDERS_PERIOD);
         let forget = is_due(&mut self.forget_at, now, FORGET_PERIOD);
