@@ -6,6 +6,7 @@
 #[path = "../support/database.rs"]
 mod database;
 mod events;
+mod poison;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod queue;
