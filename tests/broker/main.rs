@@ -6,9 +6,11 @@
 #[path = "../support/database.rs"]
 mod database;
 mod events;
+mod outages;
 mod poison;
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod proxy;
 mod queue;
 #[path = "../support/rabbitmq.rs"]
 mod rabbitmq;
