@@ -5,6 +5,7 @@
 
 #[path = "../support/database.rs"]
 mod database;
+mod database_away;
 mod events;
 mod outages;
 mod poison;
