@@ -45,6 +45,7 @@ macro_rules! contract {
             orders: an_order_comes_back_as_it_was_placed, orders_are_listed_newest_first,
                 pending_orders_are_found_by_age, an_answer_is_remembered_for_its_time;
             outbox: events_are_claimed_order_by_order, an_order_with_a_claimed_event_is_left_out,
+                a_claim_given_back_ends_at_once,
                 published_events_are_gone, a_mail_is_kept_once_a_message, a_dead_letter_is_kept;
             upkeep: what_is_old_is_forgotten, a_closed_store_refuses;
         }

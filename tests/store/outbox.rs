@@ -70,6 +70,40 @@ pub(crate) async fn an_order_with_a_claimed_event_is_left_out(shop: &Shop) {
     assert_eq!(told(&claim(shop, 10).await), [(first, "order-status")]);
 }
 
+pub(crate) async fn a_claim_given_back_ends_at_once(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 100).await;
+    let (first, second) = (placed(shop, &lamp).await, placed(shop, &lamp).await);
+    let lease_until = shop.now().plus(Duration::from_secs(60));
+    let claimed = claim(shop, 10).await;
+    let of_first: Vec<EventId> = claimed.iter().filter(|event| event.order == first).map(|event| event.id).collect();
+    shop.store.mark_published(&of_first[..1], shop.now()).await.expect("a mark");
+
+    shop.store.release_events(&[], lease_until).await.expect("nothing to give back");
+    let lease_of_another = lease_until.plus(Duration::from_secs(1));
+    shop.store.release_events(&ids(&claimed), lease_of_another).await.expect("no claim of that time");
+    assert_eq!(claim(shop, 10).await, [], "the claim is not another's to end");
+
+    shop.store.release_events(&of_first, lease_until).await.expect("given back");
+    let again = claim(shop, 10).await;
+    assert_eq!(
+        told(&again),
+        [(first, "send-email"), (first, "clear-cart")],
+        "what is not published, and no other order"
+    );
+    assert_eq!(ids(&again), of_first[1..]);
+
+    // A relay that is late gives back what has become another's claim since: of the same events, of another time.
+    shop.wait(60);
+    let lease_until_now = shop.now().plus(Duration::from_secs(60));
+    assert_eq!(claim(shop, 10).await.len(), 5, "both claims were over");
+    shop.store.release_events(&ids(&claimed), lease_until).await.expect("nothing of it is left");
+    assert_eq!(claim(shop, 10).await, []);
+    shop.store.release_events(&ids(&claimed), lease_until_now).await.expect("given back");
+    let mut wanted = vec![(first, "send-email"), (first, "clear-cart")];
+    wanted.extend(PLACED.map(|queue| (second, queue)));
+    assert_eq!(told(&claim(shop, 10).await), wanted);
+}
+
 pub(crate) async fn published_events_are_gone(shop: &Shop) {
     let lamp = shop.stocked("L-1", 100).await;
     placed(shop, &lamp).await;

@@ -1,12 +1,14 @@
 //! A whole shop for a test: the real app in this process, on a free port and with a database of its own, a client that
 //! speaks its API, and the proof at the end that its books are in order.
 //!
-//! Which database the shop stands on is decided in [`database`] alone.
+//! Which database the shop stands on is decided in [`database`] alone, and which bus its events take in [`bus`].
 
 mod api;
 mod books;
+mod bus;
 mod database;
 mod postgres;
+mod rabbitmq;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use uuid::Uuid;
 
 pub(crate) use api::{Answer, Api, Ask, Item, cents};
 pub(crate) use books::{Level, count};
+use bus::Bus;
 use database::Database;
 
 /// Signs the access tokens of the tests' shops, so that a test can make tokens without signing in.
@@ -46,6 +49,7 @@ pub(crate) struct TestShop {
     config: Config,
     clock: Clock,
     database: Database,
+    bus: Bus,
 }
 
 /// Somebody who has signed in.
@@ -73,15 +77,18 @@ impl TestShop {
         config.http.request_deadline = REQUEST_DEADLINE;
         config.shutdown_limit = REQUEST_DEADLINE;
         config.redis = std::env::var(GIVEN_REDIS).ok().map(|url| RedisOptions::of(&url).expect(GIVEN_REDIS));
+        let bus = Bus::new().await;
+        config.broker = bus.options();
         set(&mut config);
-        Self::serve(config, clock, database).await
+        Self::serve(config, clock, database, bus).await
     }
 
-    async fn serve(config: Config, clock: Clock, database: Database) -> Self {
+    async fn serve(config: Config, clock: Clock, database: Database, bus: Bus) -> Self {
         let app = Box::pin(App::build_at(config.clone(), clock.clone())).await.expect("the app starts");
         let admin = app.store().account_by_email(&config.admin.email).await.expect("the store answers");
         let admin = api::token(TOKEN_SECRET, &admin.expect("there is an administrator"));
-        Self { api: Api::new(app.address(), admin), app, config, clock, database }
+        until("the bus is there", REQUEST_DEADLINE, async || app.bus().is_ready().then_some(())).await;
+        Self { api: Api::new(app.address(), admin), app, config, clock, database, bus }
     }
 
     /// Stops it, and sees to it that it stopped in order and left its books in order.
@@ -92,17 +99,22 @@ impl TestShop {
     /// Stops it as [`stop`](Self::stop) does, and opens it again on what it left.
     pub(crate) async fn restart(self) -> Self {
         let (config, clock) = (self.config.clone(), self.clock.clone());
-        let database = self.end().await;
-        Self::serve(config, clock, database).await
+        let (database, bus) = self.end().await;
+        Self::serve(config, clock, database, bus).await
     }
 
-    async fn end(self) -> Database {
-        let Self { api, app, database, .. } = self;
+    async fn end(self) -> (Database, Bus) {
+        let Self { api, app, database, bus, .. } = self;
         // A stopping server waits for its clients' idle connections.
         drop(api);
         app.stop().await.expect("the app stops in order");
         database.assert_in_order().await;
-        database
+        (database, bus)
+    }
+
+    /// What was put away from a queue: message and reason, as often as it was put away.
+    pub(crate) async fn dead_letters(&self, queue: &str) -> Vec<(String, String)> {
+        self.bus.dead_letters(self.app.store(), queue).await
     }
 
     /// The shop's clock, to be moved when it is a manual one.

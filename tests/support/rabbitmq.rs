@@ -92,6 +92,7 @@ impl Server {
              vm_memory_high_watermark.absolute = 512MB\n\
              disk_free_limit.absolute = 10MB\n\
              raft.wal_max_size_bytes = 33554432\n\
+             collect_statistics_interval = 500\n\
              log.console.level = warning\n"
         );
         fs::write(folder.path().join("rabbitmq.conf"), settings).expect("settings");
@@ -114,7 +115,8 @@ impl Server {
         let log = fs::File::options().create(true).append(true).open(folder.join("output")).expect("a log");
         let mut command = as_unprivileged(Path::new("sh"));
         command.args(["-c", GUARD, PROGRAM]).current_dir(folder);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RABBITMQ_") || name.starts_with("ERL_")) {
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RABBITMQ_") || name.starts_with("ERL_"))
+        {
             command.env_remove(name);
         }
         let schedulers = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
@@ -183,7 +185,8 @@ pub(crate) struct VirtualHost {
     pub(crate) url: String,
     /// Its name on its server.
     pub(crate) name: String,
-    api: String,
+    /// The management API of its server.
+    pub(crate) api: String,
     /// The server, when it is to live as long as this.
     server: Option<Arc<Server>>,
 }
