@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::house::{House, HouseLimits, HouseParts};
+use crate::actors::mailer::MailerHandle;
 use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
@@ -307,6 +308,7 @@ async fn open(
         limits: house_limits(&config),
         templates: Templates::new()?,
         mail_sender: config.mail.sender.clone(),
+        mail_server: config.mail.smtp.clone().map(|smtp| (smtp, config.mail.retries)),
         arbiters,
         runtime: runtime.clone(),
     });
@@ -320,15 +322,31 @@ async fn open(
             access_token_life: config.tokens.access_ttl,
             refresh_token_life: config.tokens.refresh_ttl,
             token_secret: config.tokens.secret.clone(),
-            mail_sender: config.mail.sender,
-            mail_captured: true,
+            mail_sender: config.mail.sender.clone(),
+            mail_captured: config.mail.smtp.is_none(),
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new(|| ["redis", "rabbitmq", "smtp"].map(|name| (name, DependencyState::Off)).to_vec()),
+        dependencies: dependencies(house.mailer().clone()),
         draining,
     })
     .await?;
     Ok(Opened { store, house, state, first_admin })
+}
+
+/// How the services beside the database do, for readiness.
+fn dependencies(mailer: MailerHandle) -> http::Dependencies {
+    let state = |is_up: Option<bool>| match is_up {
+        None => DependencyState::Off,
+        Some(true) => DependencyState::Up,
+        Some(false) => DependencyState::Degraded,
+    };
+    Arc::new(move || {
+        vec![
+            ("redis", DependencyState::Off),
+            ("rabbitmq", DependencyState::Off),
+            ("smtp", state(mailer.server_is_up())),
+        ]
+    })
 }
 
 fn house_limits(config: &Config) -> HouseLimits {
@@ -402,10 +420,11 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     waiting.block_on(async {
         let data = config.store.to_string();
+        let mail = mail_place(&config);
         // Before anybody is told where it serves: who knows may send a signal at once.
         let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        if let Err(error) = announce(&app, &data) {
+        if let Err(error) = announce(&app, &data, &mail) {
             // Nobody reads standard output: no reason to end a server that serves.
             tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
         }
@@ -413,11 +432,19 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     })
 }
 
-fn announce(app: &App, data: &str) -> io::Result<()> {
+/// What becomes of mail, for people.
+fn mail_place(config: &Config) -> String {
+    match &config.mail.smtp {
+        Some(smtp) => format!("sent by {}", smtp.server),
+        None => "kept, not sent: GET /emails shows it to an administrator".to_owned(),
+    }
+}
+
+fn announce(app: &App, data: &str, mail: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "Storekeeper serves at http://{}", app.address())?;
     writeln!(out, "  data     {data}")?;
-    writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
+    writeln!(out, "  mail     {mail}")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {
             Some(password) => {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::messaging::bus::{EventBus, LocalBus};
 use crate::messaging::mail::Templates;
+use crate::messaging::smtp::SmtpOptions;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
 
@@ -16,6 +17,7 @@ use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::checkout::CheckoutParts;
 use super::consumers::{CartConsumer, KeptDeadLetters, MailConsumer, StockConsumer};
+use super::delivery::{Delivery, RetryRules};
 use super::inventories::Inventories;
 use super::inventory::InventoryParts;
 use super::journal::{JournalHandle, JournalParts};
@@ -66,6 +68,8 @@ pub struct HouseParts {
     pub templates: Templates,
     /// Who mails come from.
     pub mail_sender: String,
+    /// The mail server, and when a mail is tried again; `None` keeps mails.
+    pub mail_server: Option<(SmtpOptions, RetryRules)>,
     /// Where actors live: threads of the actix system, all on one tokio runtime.
     pub arbiters: Arc<[ArbiterHandle]>,
     /// The runtime that everything runs on.
@@ -91,7 +95,7 @@ impl House {
     /// Puts the actors together and starts those that work by themselves. To be called on the runtime.
     #[must_use]
     pub fn open(parts: HouseParts) -> Self {
-        let HouseParts { store, clock, rules, limits, templates, mail_sender, arbiters, runtime } = parts;
+        let HouseParts { store, clock, rules, limits, templates, mail_sender, mail_server, arbiters, runtime } = parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
         let journal = JournalHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), limits.journal_mailbox)),
@@ -114,10 +118,14 @@ impl House {
             rules,
             registry: Arc::new(Registry::new(Arc::clone(&arbiters), limits.cart_mailbox)),
         });
-        let mail = Arc::new(MailRoom::capturing(templates, mail_sender));
+        let mail = Arc::new(MailRoom::new(templates, mail_sender, mail_server.is_none()));
         let mailer = MailerHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
-            MailerParts { store: Arc::clone(&store), clock: clock.clone() },
+            MailerParts {
+                store: Arc::clone(&store),
+                clock: clock.clone(),
+                delivery: delivery(&store, &clock, mail_server),
+            },
         );
         let bus = local_bus(&store, &clock, &mail, &mailer, &carts, &inventories);
         let relay = RelayHandle::new(
@@ -173,6 +181,12 @@ impl House {
         &self.bus
     }
 
+    /// Sends mails.
+    #[must_use]
+    pub fn mailer(&self) -> &MailerHandle {
+        &self.mailer
+    }
+
     /// Makes mails.
     #[must_use]
     pub fn mail(&self) -> &Arc<MailRoom> {
@@ -200,10 +214,22 @@ impl House {
             tracing::warn!("events are left in the outbox; they go out at the next start");
         }
         self.relay.stop();
+        self.mailer.finish(deadline).await;
         self.carts.registry().clear();
         self.inventories.registry().clear();
         left
     }
+}
+
+/// Sends mails to the server that is configured, and watches it.
+fn delivery(store: &SharedStore, clock: &Clock, server: Option<(SmtpOptions, RetryRules)>) -> Option<Arc<Delivery>> {
+    let (smtp, rules) = server?;
+    let delivery = Arc::new(Delivery::new(Arc::clone(store), clock.clone(), smtp, rules));
+    tokio::spawn({
+        let delivery = Arc::clone(&delivery);
+        async move { delivery.watch().await }
+    });
+    Some(delivery)
 }
 
 fn local_bus(

@@ -5,7 +5,9 @@
 
 pub mod bus;
 pub mod documents;
+pub mod letter;
 pub mod mail;
+pub mod smtp;
 
 /// The placed order, for the confirmation by mail.
 pub const SEND_EMAIL: &str = "send-email";
