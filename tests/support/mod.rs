@@ -6,7 +6,7 @@
 mod api;
 mod books;
 mod database;
-mod postgres;
+pub(crate) mod postgres;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub(crate) use api::{Answer, Api, Ask, Item, cents};
 pub(crate) use books::{Level, count};
-use database::Database;
+pub(crate) use database::Database;
 
 /// Signs the access tokens of the tests' shops, so that a test can make tokens without signing in.
 const TOKEN_SECRET: &str = "a key of the tests and of nothing else at all";
@@ -63,7 +63,11 @@ impl TestShop {
 
     /// Opens an empty shop whose time is `clock`.
     pub(crate) async fn open_at(clock: Clock, set: impl FnOnce(&mut Config)) -> Self {
-        let database = Database::new();
+        Self::open_on(Database::new(), clock, set).await
+    }
+
+    /// Opens an empty shop on an empty database.
+    pub(crate) async fn open_on(database: Database, clock: Clock, set: impl FnOnce(&mut Config)) -> Self {
         let mut config = database.config();
         config.tokens.secret = Some(SecretString::from(TOKEN_SECRET));
         config.http.request_deadline = REQUEST_DEADLINE;

@@ -9,6 +9,7 @@ use storekeeper::messaging::smtp::{SmtpOptions, SmtpServer};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// How it treats whoever comes.
@@ -18,7 +19,7 @@ pub(crate) enum Mood {
     Take,
     /// Accepts connections and says nothing.
     SilentFromTheStart,
-    /// Takes the text up to the final dot, and says nothing.
+    /// Takes the text up to the final dot, and says nothing before it is told to.
     SilentAfterTheDot,
     /// Cuts the connection in place of an answer to `RCPT`.
     CutAtRecipient,
@@ -33,6 +34,8 @@ pub(crate) enum Mood {
 /// A mail whose final dot has arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {
+    /// How its sender greeted.
+    pub(crate) greeting: String,
     /// To whom, as `RCPT` said.
     pub(crate) recipient: String,
     /// All of it, as it came but for the doubled dots.
@@ -54,21 +57,23 @@ struct Shared {
     mood: Mood,
     arrived: Vec<Arrived>,
     connections: usize,
+    recipients: usize,
 }
 
 /// The server.
 pub(crate) struct Sink {
     address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
+    speak: Arc<Notify>,
     serving: Option<JoinHandle<()>>,
 }
 
 impl Sink {
     /// One that takes every mail, at a free port.
     pub(crate) async fn start() -> Self {
-        let shared = Shared { mood: Mood::Take, arrived: Vec::new(), connections: 0 };
-        let mut sink =
-            Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), shared: Arc::new(Mutex::new(shared)), serving: None };
+        let shared = Shared { mood: Mood::Take, arrived: Vec::new(), connections: 0, recipients: 0 };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut sink = Self { address, shared: Arc::new(Mutex::new(shared)), speak: Arc::default(), serving: None };
         sink.start_again();
         sink
     }
@@ -80,7 +85,7 @@ impl Sink {
         socket.bind(self.address).expect("the port is free");
         let listener = socket.listen(128).expect("it listens");
         self.address = listener.local_addr().expect("an address");
-        self.serving = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared))));
+        self.serving = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared), Arc::clone(&self.speak))));
     }
 
     /// Cuts all connections; new ones are refused.
@@ -96,6 +101,11 @@ impl Sink {
         lock(&self.shared).mood = mood;
     }
 
+    /// Answers the final dots that it has been silent after: the mails are taken.
+    pub(crate) fn speak(&self) {
+        self.speak.notify_waiters();
+    }
+
     /// What has arrived so far.
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         lock(&self.shared).arrived.clone()
@@ -104,6 +114,11 @@ impl Sink {
     /// Connections that it has accepted so far.
     pub(crate) fn connections(&self) -> usize {
         lock(&self.shared).connections
+    }
+
+    /// Recipients that it was told so far.
+    pub(crate) fn recipients(&self) -> usize {
+        lock(&self.shared).recipients
     }
 
     /// How a shop's settings name it.
@@ -130,17 +145,17 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
 }
 
 /// Serves until it is aborted; the connections end with it.
-async fn serve(listener: TcpListener, shared: Arc<Mutex<Shared>>) {
+async fn serve(listener: TcpListener, shared: Arc<Mutex<Shared>>, speak: Arc<Notify>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         lock(&shared).connections += 1;
         while connections.try_join_next().is_some() {}
         // One that ends early, by whoever's doing, is no news.
-        connections.spawn(converse(stream, Arc::clone(&shared)));
+        connections.spawn(converse(stream, Arc::clone(&shared), Arc::clone(&speak)));
     }
 }
 
-async fn converse(stream: TcpStream, shared: Arc<Mutex<Shared>>) -> Option<()> {
+async fn converse(stream: TcpStream, shared: Arc<Mutex<Shared>>, speak: Arc<Notify>) -> Option<()> {
     let mood = || lock(&shared).mood;
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
@@ -150,11 +165,18 @@ async fn converse(stream: TcpStream, shared: Arc<Mutex<Shared>>) -> Option<()> {
         return None;
     }
     say(&mut write, "220 sink").await?;
-    let mut recipient = String::new();
+    let (mut greeting, mut recipient) = (String::new(), String::new());
     loop {
         let command = line(&mut read).await?;
         let verb = command.get(..4).unwrap_or_default().to_ascii_uppercase();
+        if verb == "RCPT" {
+            lock(&shared).recipients += 1;
+        }
         let answer = match (verb.as_str(), mood()) {
+            ("EHLO", _) => {
+                greeting = command.split(' ').nth(1).unwrap_or_default().to_owned();
+                "250 sink"
+            }
             ("QUIT", _) => return say(&mut write, "221 bye").await,
             ("RCPT", Mood::CutAtRecipient) => return None,
             ("RCPT", Mood::AtRecipient(answer)) => answer,
@@ -165,24 +187,53 @@ async fn converse(stream: TcpStream, shared: Arc<Mutex<Shared>>) -> Option<()> {
             ("DATA", _) => {
                 say(&mut write, "354 go on").await?;
                 let text = data(&mut read).await?;
-                let mood = mood();
-                let taken = !matches!(mood, Mood::AfterTheDot(_) | Mood::SilentAfterTheDot | Mood::CutAfterTheDot);
-                // Kept before it is answered: whoever has the answer finds the mail here.
-                lock(&shared).arrived.push(Arrived { recipient: recipient.clone(), text, taken });
-                match mood {
-                    Mood::SilentAfterTheDot => {
-                        while line(&mut read).await.is_some() {}
-                        return None;
-                    }
-                    Mood::CutAfterTheDot => return None,
-                    Mood::AfterTheDot(answer) => answer,
-                    _ => "250 taken",
-                }
+                let arrived = Arrived { greeting: greeting.clone(), recipient: recipient.clone(), text, taken: false };
+                take(&shared, &speak, &mut read, &write, arrived).await?;
+                continue;
             }
             _ => "250 fine",
         };
         say(&mut write, answer).await?;
     }
+}
+
+/// Keeps a mail that has arrived, and answers it or not.
+async fn take(
+    shared: &Mutex<Shared>,
+    speak: &Notify,
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &OwnedWriteHalf,
+    arrived: Arrived,
+) -> Option<()> {
+    let told = speak.notified();
+    let place = {
+        let mut shared = lock(shared);
+        // Kept and answered in one go: whoever stops the server now stops it before or behind both.
+        let place = shared.arrived.len();
+        shared.arrived.push(arrived);
+        match shared.mood {
+            Mood::SilentAfterTheDot => place,
+            Mood::CutAfterTheDot => return None,
+            Mood::AfterTheDot(answer) => return now(write, answer),
+            Mood::Take | Mood::SilentFromTheStart | Mood::CutAtRecipient | Mood::AtRecipient(_) => {
+                shared.arrived[place].taken = true;
+                return now(write, "250 taken");
+            }
+        }
+    };
+    tokio::select! {
+        () = told => {
+            lock(shared).arrived[place].taken = true;
+            now(write, "250 taken")
+        }
+        // The other side gave up.
+        _ = line(read) => None,
+    }
+}
+
+/// Says something without waiting: there is always room for a line.
+fn now(write: &OwnedWriteHalf, answer: &str) -> Option<()> {
+    write.try_write(format!("{answer}\r\n").as_bytes()).ok().map(|_| ())
 }
 
 /// The text up to the final dot.
