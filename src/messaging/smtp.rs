@@ -1,13 +1,15 @@
 //! The mail server: connections to it, and the handing over of one mail in two steps.
 //!
-//! Whether a mail may be sent again depends on how far it got. Until the server has said "go on" to `DATA`, nothing
-//! has been sent; once the final dot is written and no answer comes, nobody knows. So a mail is *offered* first
-//! (connection, sender, recipient, `DATA`), and then *handed over* (text, final dot, answer), and its owner can note
-//! the difference in between. lettre's own pooled transport does all of it in one call that does not tell where it
+//! Whether a mail may be sent again depends on how far it got. Until the final dot is written the server does not have
+//! it; once it is written and no answer comes, nobody knows. So a mail is *offered* first (connection, sender,
+//! recipient), and then *handed over* (`DATA`, text, final dot, answer), and its owner can note the difference in
+//! between. lettre's own pooled transport does all of it in one call that does not tell where it
 //! ended, so connections (lettre's) are kept here.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -107,9 +109,9 @@ pub struct SmtpOptions {
     pub server: SmtpServer,
     /// Mails on their way at a time, each on a connection of its own; 1 or more.
     pub sends_max: usize,
-    /// How long it may take from connecting until the server wants the text.
+    /// How long it may take from connecting until the server has accepted the recipient.
     pub offer_limit: Duration,
-    /// How long it may take from the first byte of the text to the server's answer.
+    /// How long it may take from then on to the server's answer to the text.
     pub answer_limit: Duration,
     /// How often a server that did not answer is asked whether it does again.
     pub probe_period: Duration,
@@ -204,7 +206,7 @@ impl Courier {
         }
     }
 
-    /// Offers a mail: the server knows the recipient and waits for the text. Dropped, the offer is as never made.
+    /// Offers a mail: the server accepts sender and recipient. Dropped, the offer is as never made.
     ///
     /// # Errors
     /// [`DeliveryError::NotNow`] or [`DeliveryError::Refused`]; nothing of the text was sent.
@@ -245,9 +247,6 @@ impl Courier {
                 let declined = self.declined(connection, "RCPT", &error).await;
                 return Err(if for_good { DeliveryError::Refused(declined.to_string()) } else { declined });
             }
-        }
-        if let Err(error) = connection.command(Data).await {
-            return Err(self.declined(connection, "DATA", &error).await);
         }
         Ok(Offer { courier: self, connection, letter })
     }
@@ -311,7 +310,7 @@ impl Courier {
     }
 }
 
-/// A mail that the server waits for.
+/// A mail whose recipient the server has accepted.
 pub struct Offer<'a> {
     courier: &'a Courier,
     connection: AsyncSmtpConnection,
@@ -325,35 +324,49 @@ impl Offer<'_> {
     /// [`DeliveryError`]; [`DeliveryError::Unanswered`] only when all of the text was written.
     pub async fn hand_over(self) -> Result<(), DeliveryError> {
         let Self { courier, mut connection, letter } = self;
-        // The iterator is asked for more when what it gave has been written; after that comes the final dot.
-        let written = AtomicBool::new(false);
-        let end = iter::from_fn(|| {
-            written.store(true, Ordering::Relaxed);
-            None
-        });
-        let text = iter::once(letter.text.as_slice()).chain(end);
         let limit = courier.options.answer_limit;
-        let answer = timeout(limit, connection.message_iter(text)).await;
+        let written = AtomicBool::new(false);
+        let answer = timeout(limit, give(&mut connection, letter, &written)).await;
         let error = match answer {
-            Ok(Ok(_)) => {
+            Ok(Ok(())) => {
                 courier.park(connection);
                 return Ok(());
             }
-            Ok(Err(error)) if error.status().is_some() => {
-                courier.park(connection);
-                let text = format!("after the text: {}", told(&error));
-                return Err(if error.is_permanent() {
-                    DeliveryError::Refused(text)
-                } else {
-                    DeliveryError::NotNow(text)
-                });
+            Ok(Err((at, error))) if error.status().is_some() => {
+                let for_good = written.into_inner() && error.is_permanent();
+                let declined = courier.declined(connection, at, &error).await;
+                return Err(if for_good { DeliveryError::Refused(declined.to_string()) } else { declined });
             }
-            Ok(Err(error)) => told(&error),
+            // The write of the final dot failed: the server can not have it.
+            Ok(Err((at, error))) if is_broken_pipe(&error) => return Err(courier.lost(at, &error)),
+            Ok(Err((at, error))) => format!("{at}: {}", told(&error)),
             Err(_) => format!("no answer within {limit:?}"),
         };
         courier.silent(&error);
         Err(if written.into_inner() { DeliveryError::Unanswered(error) } else { DeliveryError::NotNow(error) })
     }
+}
+
+/// Gives the server the text and gets its answer; `written` becomes true when the final dot is about to be written.
+async fn give(
+    connection: &mut AsyncSmtpConnection,
+    letter: &Letter,
+    written: &AtomicBool,
+) -> Result<(), (&'static str, SmtpError)> {
+    connection.command(Data).await.map_err(|error| ("DATA", error))?;
+    // The iterator is asked for more when what it gave has been written; after that comes the final dot.
+    let end = iter::from_fn(|| {
+        written.store(true, Ordering::Relaxed);
+        None
+    });
+    let text = iter::once(letter.text.as_slice()).chain(end);
+    connection.message_iter(text).await.map(|_| ()).map_err(|error| ("after the text", error))
+}
+
+/// Whether the other side had closed the connection before something was written, which only a write says.
+fn is_broken_pipe(error: &SmtpError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Tells the server who the mail is from.

@@ -3,13 +3,13 @@
 //! A task of the test's own runtime at a port of this machine; it ends with the test.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use storekeeper::messaging::smtp::{SmtpOptions, SmtpServer};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Notify;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Notify, RwLock};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// How it treats whoever comes.
@@ -53,27 +53,42 @@ impl Arrived {
     }
 }
 
-struct Shared {
+struct State {
     mood: Mood,
     arrived: Vec<Arrived>,
     connections: usize,
     recipients: usize,
 }
 
+/// What the connections share.
+struct Shared {
+    state: Mutex<State>,
+    /// Has those answer who are silent after the final dot.
+    speak: Notify,
+    /// Held while a mail comes in, from the server's "go on" to its answer.
+    receiving: RwLock<()>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The server.
 pub(crate) struct Sink {
     address: SocketAddr,
-    shared: Arc<Mutex<Shared>>,
-    speak: Arc<Notify>,
+    shared: Arc<Shared>,
     serving: Option<JoinHandle<()>>,
 }
 
 impl Sink {
     /// One that takes every mail, at a free port.
     pub(crate) async fn start() -> Self {
-        let shared = Shared { mood: Mood::Take, arrived: Vec::new(), connections: 0, recipients: 0 };
+        let state = State { mood: Mood::Take, arrived: Vec::new(), connections: 0, recipients: 0 };
+        let shared = Shared { state: Mutex::new(state), speak: Notify::new(), receiving: RwLock::new(()) };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut sink = Self { address, shared: Arc::new(Mutex::new(shared)), speak: Arc::default(), serving: None };
+        let mut sink = Self { address, shared: Arc::new(shared), serving: None };
         sink.start_again();
         sink
     }
@@ -85,11 +100,13 @@ impl Sink {
         socket.bind(self.address).expect("the port is free");
         let listener = socket.listen(128).expect("it listens");
         self.address = listener.local_addr().expect("an address");
-        self.serving = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared), Arc::clone(&self.speak))));
+        self.serving = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared))));
     }
 
-    /// Cuts all connections; new ones are refused.
+    /// Cuts all connections, as a server that is told to stop does: not in the middle of a mail that it answers. New
+    /// ones are refused.
     pub(crate) async fn stop(&mut self) {
+        let _nothing_comes_in = self.shared.receiving.write().await;
         if let Some(serving) = self.serving.take() {
             serving.abort();
             drop(serving.await);
@@ -98,27 +115,27 @@ impl Sink {
 
     /// Treats those who come from now on, and the next command of those who are there, so.
     pub(crate) fn set(&self, mood: Mood) {
-        lock(&self.shared).mood = mood;
+        self.shared.state().mood = mood;
     }
 
     /// Answers the final dots that it has been silent after: the mails are taken.
     pub(crate) fn speak(&self) {
-        self.speak.notify_waiters();
+        self.shared.speak.notify_waiters();
     }
 
     /// What has arrived so far.
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
-        lock(&self.shared).arrived.clone()
+        self.shared.state().arrived.clone()
     }
 
     /// Connections that it has accepted so far.
     pub(crate) fn connections(&self) -> usize {
-        lock(&self.shared).connections
+        self.shared.state().connections
     }
 
     /// Recipients that it was told so far.
     pub(crate) fn recipients(&self) -> usize {
-        lock(&self.shared).recipients
+        self.shared.state().recipients
     }
 
     /// How a shop's settings name it.
@@ -140,122 +157,141 @@ impl Drop for Sink {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Serves until it is aborted; the connections end with it.
-async fn serve(listener: TcpListener, shared: Arc<Mutex<Shared>>, speak: Arc<Notify>) {
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        lock(&shared).connections += 1;
+        shared.state().connections += 1;
         while connections.try_join_next().is_some() {}
+        let (read, write) = stream.into_split();
+        let connection = Connection { read: BufReader::new(read), write, shared: Arc::clone(&shared) };
         // One that ends early, by whoever's doing, is no news.
-        connections.spawn(converse(stream, Arc::clone(&shared), Arc::clone(&speak)));
+        connections.spawn(connection.converse());
     }
 }
 
-async fn converse(stream: TcpStream, shared: Arc<Mutex<Shared>>, speak: Arc<Notify>) -> Option<()> {
-    let mood = || lock(&shared).mood;
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
-    if mood() == Mood::SilentFromTheStart {
-        // Until the other side gives up.
-        while line(&mut read).await.is_some() {}
-        return None;
-    }
-    say(&mut write, "220 sink").await?;
-    let (mut greeting, mut recipient) = (String::new(), String::new());
-    loop {
-        let command = line(&mut read).await?;
-        let verb = command.get(..4).unwrap_or_default().to_ascii_uppercase();
-        if verb == "RCPT" {
-            lock(&shared).recipients += 1;
+/// What became of a text.
+enum Received {
+    /// It is answered.
+    Answered,
+    /// It is kept in this place, and nothing is said of it.
+    Silent(usize),
+}
+
+struct Connection {
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    async fn converse(mut self) -> Option<()> {
+        if self.mood() == Mood::SilentFromTheStart {
+            // Until the other side gives up.
+            while self.line().await.is_some() {}
+            return None;
         }
-        let answer = match (verb.as_str(), mood()) {
-            ("EHLO", _) => {
-                greeting = command.split(' ').nth(1).unwrap_or_default().to_owned();
-                "250 sink"
+        self.say("220 sink").await?;
+        let (mut greeting, mut recipient) = (String::new(), String::new());
+        loop {
+            let command = self.line().await?;
+            let verb = command.get(..4).unwrap_or_default().to_ascii_uppercase();
+            let answer = match (verb.as_str(), self.mood()) {
+                ("EHLO", _) => {
+                    greeting = command.split(' ').nth(1).unwrap_or_default().to_owned();
+                    "250 sink"
+                }
+                ("RCPT", mood) => {
+                    self.shared.state().recipients += 1;
+                    recipient = command.split(['<', '>']).nth(1)?.to_owned();
+                    match mood {
+                        Mood::CutAtRecipient => return None,
+                        Mood::AtRecipient(answer) => answer,
+                        Mood::Take
+                        | Mood::SilentFromTheStart
+                        | Mood::SilentAfterTheDot
+                        | Mood::CutAfterTheDot
+                        | Mood::AfterTheDot(_) => "250 known",
+                    }
+                }
+                ("DATA", _) => {
+                    self.receive(&greeting, &recipient).await?;
+                    continue;
+                }
+                ("QUIT", _) => return self.say("221 bye").await,
+                _ => "250 fine",
+            };
+            self.say(answer).await?;
+        }
+    }
+
+    /// Has a text come in; answers it, sooner or later.
+    async fn receive(&mut self, greeting: &str, recipient: &str) -> Option<()> {
+        let shared = Arc::clone(&self.shared);
+        // Whoever is told from now on is told of this mail too.
+        let told = shared.speak.notified();
+        match self.text(greeting, recipient).await? {
+            Received::Answered => Some(()),
+            Received::Silent(place) => {
+                tokio::select! {
+                    () = told => {
+                        shared.state().arrived[place].taken = true;
+                        self.say("250 taken").await
+                    }
+                    // The other side gave up.
+                    _ = self.line() => None,
+                }
             }
-            ("QUIT", _) => return say(&mut write, "221 bye").await,
-            ("RCPT", Mood::CutAtRecipient) => return None,
-            ("RCPT", Mood::AtRecipient(answer)) => answer,
-            ("RCPT", _) => {
-                recipient = command.split(['<', '>']).nth(1)?.to_owned();
-                "250 known"
+        }
+    }
+
+    async fn text(&mut self, greeting: &str, recipient: &str) -> Option<Received> {
+        let shared = Arc::clone(&self.shared);
+        let _coming_in = shared.receiving.read().await;
+        self.say("354 go on").await?;
+        let mut text = String::new();
+        loop {
+            let line = self.line().await?;
+            if line == "." {
+                break;
             }
-            ("DATA", _) => {
-                say(&mut write, "354 go on").await?;
-                let text = data(&mut read).await?;
-                let arrived = Arrived { greeting: greeting.clone(), recipient: recipient.clone(), text, taken: false };
-                take(&shared, &speak, &mut read, &write, arrived).await?;
-                continue;
-            }
-            _ => "250 fine",
+            text.push_str(line.strip_prefix('.').unwrap_or(&line));
+            text.push_str("\r\n");
+        }
+        let mood = self.mood();
+        let taken = match mood {
+            Mood::SilentAfterTheDot | Mood::CutAfterTheDot | Mood::AfterTheDot(_) => false,
+            Mood::Take | Mood::SilentFromTheStart | Mood::CutAtRecipient | Mood::AtRecipient(_) => true,
         };
-        say(&mut write, answer).await?;
-    }
-}
-
-/// Keeps a mail that has arrived, and answers it or not.
-async fn take(
-    shared: &Mutex<Shared>,
-    speak: &Notify,
-    read: &mut BufReader<OwnedReadHalf>,
-    write: &OwnedWriteHalf,
-    arrived: Arrived,
-) -> Option<()> {
-    let told = speak.notified();
-    let place = {
-        let mut shared = lock(shared);
-        // Kept and answered in one go: whoever stops the server now stops it before or behind both.
-        let place = shared.arrived.len();
-        shared.arrived.push(arrived);
-        match shared.mood {
-            Mood::SilentAfterTheDot => place,
+        let place = {
+            // Before it is answered: whoever has the answer finds the mail here.
+            let arrived = &mut shared.state().arrived;
+            arrived.push(Arrived { greeting: greeting.to_owned(), recipient: recipient.to_owned(), text, taken });
+            arrived.len() - 1
+        };
+        match mood {
+            Mood::SilentAfterTheDot => return Some(Received::Silent(place)),
             Mood::CutAfterTheDot => return None,
-            Mood::AfterTheDot(answer) => return now(write, answer),
+            Mood::AfterTheDot(answer) => self.say(answer).await?,
             Mood::Take | Mood::SilentFromTheStart | Mood::CutAtRecipient | Mood::AtRecipient(_) => {
-                shared.arrived[place].taken = true;
-                return now(write, "250 taken");
+                self.say("250 taken").await?;
             }
         }
-    };
-    tokio::select! {
-        () = told => {
-            lock(shared).arrived[place].taken = true;
-            now(write, "250 taken")
-        }
-        // The other side gave up.
-        _ = line(read) => None,
+        Some(Received::Answered)
     }
-}
 
-/// Says something without waiting: there is always room for a line.
-fn now(write: &OwnedWriteHalf, answer: &str) -> Option<()> {
-    write.try_write(format!("{answer}\r\n").as_bytes()).ok().map(|_| ())
-}
-
-/// The text up to the final dot.
-async fn data(read: &mut BufReader<OwnedReadHalf>) -> Option<String> {
-    let mut text = String::new();
-    loop {
-        let line = line(read).await?;
-        if line == "." {
-            return Some(text);
-        }
-        text.push_str(line.strip_prefix('.').unwrap_or(&line));
-        text.push_str("\r\n");
+    fn mood(&self) -> Mood {
+        self.shared.state().mood
     }
-}
 
-/// The next line without its end; `None` at the end of the connection.
-async fn line(read: &mut BufReader<OwnedReadHalf>) -> Option<String> {
-    let mut line = String::new();
-    let count = read.read_line(&mut line).await.ok()?;
-    (count > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
-}
+    /// The next line without its end; `None` at the end of the connection.
+    async fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let count = self.read.read_line(&mut line).await.ok()?;
+        (count > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
 
-async fn say(write: &mut OwnedWriteHalf, answer: &str) -> Option<()> {
-    write.write_all(format!("{answer}\r\n").as_bytes()).await.ok()
+    async fn say(&mut self, answer: &str) -> Option<()> {
+        self.write.write_all(format!("{answer}\r\n").as_bytes()).await.ok()
+    }
 }
