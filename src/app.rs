@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::house::{House, HouseLimits, HouseParts};
-use crate::actors::mirror::{Mirror, MirrorState};
+use crate::actors::mirror::MirrorState;
 use crate::actors::shop::Shop;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
@@ -310,10 +310,10 @@ async fn open(
         broker: config.broker.clone(),
         templates: Templates::new()?,
         mail_sender: config.mail.sender.clone(),
+        mail_server: config.mail.smtp.clone().map(|smtp| (smtp, config.mail.retries)),
         arbiters,
         runtime: runtime.clone(),
     });
-    let broker = house.broker().cloned();
     let state = AppState::build(Foundation {
         shop: house.shop().clone(),
         store: Arc::clone(&store),
@@ -324,33 +324,37 @@ async fn open(
             access_token_life: config.tokens.access_ttl,
             refresh_token_life: config.tokens.refresh_ttl,
             token_secret: config.tokens.secret.clone(),
-            mail_sender: config.mail.sender,
-            mail_captured: true,
+            mail_sender: config.mail.sender.clone(),
+            mail_captured: config.mail.smtp.is_none(),
             password_hashes_at_once: cores(),
         },
-        dependencies: Arc::new({
-            let mirror = house.mirror().clone();
-            move || {
-                let rabbitmq = match &broker {
-                    Some(broker) if broker.is_up() => DependencyState::Up,
-                    Some(_) => DependencyState::Degraded,
-                    None => DependencyState::Off,
-                };
-                vec![("redis", redis_state(&mirror)), ("rabbitmq", rabbitmq), ("smtp", DependencyState::Off)]
-            }
-        }),
+        dependencies: dependencies(&house),
         draining,
     })
     .await?;
     Ok(Opened { store, house, state, first_admin })
 }
 
-fn redis_state(mirror: &Mirror) -> DependencyState {
-    match mirror.state() {
+/// How the services beside the database do, for readiness.
+fn dependencies(house: &House) -> http::Dependencies {
+    let (mirror, broker, mailer) = (house.mirror().clone(), house.broker().cloned(), house.mailer().clone());
+    let state = |is_up: Option<bool>| match is_up {
+        None => DependencyState::Off,
+        Some(true) => DependencyState::Up,
+        Some(false) => DependencyState::Degraded,
+    };
+    let mirror_state = |state: MirrorState| match state {
         MirrorState::Off => DependencyState::Off,
         MirrorState::Up => DependencyState::Up,
         MirrorState::Degraded => DependencyState::Degraded,
-    }
+    };
+    Arc::new(move || {
+        vec![
+            ("redis", mirror_state(mirror.state())),
+            ("rabbitmq", state(broker.as_ref().map(|broker| broker.is_up()))),
+            ("smtp", state(mailer.server_is_up())),
+        ]
+    })
 }
 
 fn house_limits(config: &Config) -> HouseLimits {
@@ -425,10 +429,11 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     waiting.block_on(async {
         let data = config.store.to_string();
         let redis = config.redis.as_ref().map(ToString::to_string);
+        let mail = mail_place(&config);
         // Before anybody is told where it serves: who knows may send a signal at once.
         let signals = Signals::watch()?;
         let app = App::build(config).await?;
-        if let Err(error) = announce(&app, &data, redis.as_deref()) {
+        if let Err(error) = announce(&app, &data, redis.as_deref(), &mail) {
             // Nobody reads standard output: no reason to end a server that serves.
             tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
         }
@@ -436,14 +441,22 @@ pub fn serve(config: Config) -> Result<(), AppError> {
     })
 }
 
-fn announce(app: &App, data: &str, redis: Option<&str>) -> io::Result<()> {
+/// What becomes of mail, for people.
+fn mail_place(config: &Config) -> String {
+    match &config.mail.smtp {
+        Some(smtp) => format!("sent by {}", smtp.server),
+        None => "kept, not sent: GET /emails shows it to an administrator".to_owned(),
+    }
+}
+
+fn announce(app: &App, data: &str, redis: Option<&str>, mail: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "Storekeeper serves at http://{}", app.address())?;
     writeln!(out, "  data     {data}")?;
     if let Some(redis) = redis {
         writeln!(out, "  carts    shown in Redis at {redis}")?;
     }
-    writeln!(out, "  mail     kept, not sent: GET /emails shows it to an administrator")?;
+    writeln!(out, "  mail     {mail}")?;
     if let Some(FirstAdmin { email, password }) = app.first_admin() {
         match password {
             Some(password) => {

@@ -15,11 +15,13 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+use crate::actors::delivery::RetryRules;
 use crate::actors::shop::ShopRules;
 use crate::domain::cart::{Lifetime, Limits};
 use crate::domain::money::{Currency, TaxRate};
 use crate::domain::user::EmailAddress;
 use crate::messaging::amqp::AmqpOptions;
+use crate::messaging::smtp::{SmtpOptions, SmtpServer};
 use crate::persistence::open::StoreOptions;
 use crate::persistence::postgres::PostgresOptions;
 use crate::persistence::redis::RedisOptions;
@@ -48,7 +50,7 @@ pub struct Config {
     pub redis: Option<RedisOptions>,
     /// The broker that carries the events; `None` is the bus inside the program.
     pub broker: Option<AmqpOptions>,
-    /// Who mails come from.
+    /// Who mails come from, and who carries them.
     pub mail: MailConfig,
     /// How users prove who they are.
     pub tokens: TokenConfig,
@@ -106,11 +108,15 @@ impl fmt::Display for StoreConfig {
     }
 }
 
-/// Who mails come from.
-#[derive(Debug, Clone)]
+/// Who mails come from, and who carries them. It has no `Debug`, since it may hold a password.
+#[derive(Clone)]
 pub struct MailConfig {
     /// An address, or a name and an address in angle brackets.
     pub sender: String,
+    /// The mail server; `None` keeps mails and sends none.
+    pub smtp: Option<SmtpOptions>,
+    /// When a mail is tried again.
+    pub retries: RetryRules,
 }
 
 /// How users prove who they are.
@@ -205,7 +211,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let redis = reader.read(&settings::REDIS_URL, right, RedisOptions::of);
     let broker =
         reader.read(&settings::AMQP_URL, "an address such as amqp://user:password@host:5672/vhost", AmqpOptions::of);
-    let sender = reader.read(&settings::MAIL_SENDER, "an address, or a name and <an address>", sender);
+    let mail = read_mail(reader);
     let tokens = read_tokens(reader);
     let admin = read_admin(reader);
     let actors = read_actors(reader);
@@ -223,7 +229,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         store: store?,
         redis,
         broker,
-        mail: MailConfig { sender: sender? },
+        mail: mail?,
         tokens: tokens?,
         admin: admin?,
         actors: actors?,
@@ -285,6 +291,13 @@ fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
         (!folder.is_empty() && !folder.starts_with(':') && !folder.contains('?')).then(|| PathBuf::from(folder))
     });
     Some(StoreConfig::Sqlite { folder: folder? })
+}
+
+fn read_mail(reader: &mut Reader<'_>) -> Option<MailConfig> {
+    let sender = reader.read(&settings::MAIL_SENDER, "an address, or a name and <an address>", sender);
+    let right = "an address such as smtps://user:password@host:465 or smtp://host:587?tls=required";
+    let smtp = reader.read(&settings::SMTP_URL, right, SmtpServer::parse).map(SmtpOptions::of);
+    Some(MailConfig { sender: sender?, smtp, retries: RetryRules::default() })
 }
 
 fn read_tokens(reader: &mut Reader<'_>) -> Option<TokenConfig> {

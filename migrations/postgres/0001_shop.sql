@@ -230,6 +230,8 @@ CREATE TABLE emails (
     source     text NOT NULL,
     status     text NOT NULL CONSTRAINT emails_status CHECK (status IN ('QUEUED', 'SENT', 'CAPTURED', 'FAILED')),
     attempts   bigint NOT NULL DEFAULT 0,
+    -- Times that a mail server was given it whole and did not say whether it took it.
+    unanswered bigint NOT NULL DEFAULT 0,
     last_error text,
     due_at     bigint NOT NULL,
     created_at bigint NOT NULL,

@@ -226,6 +226,8 @@ CREATE TABLE emails (
     source     TEXT NOT NULL,
     status     TEXT NOT NULL CONSTRAINT emails_status CHECK (status IN ('QUEUED', 'SENT', 'CAPTURED', 'FAILED')),
     attempts   INTEGER NOT NULL DEFAULT 0,
+    -- Times that a mail server was given it whole and did not say whether it took it.
+    unanswered INTEGER NOT NULL DEFAULT 0,
     last_error TEXT,
     due_at     INTEGER NOT NULL,
     created_at INTEGER NOT NULL,

@@ -11,6 +11,7 @@ use crate::domain::ids::InventoryId;
 use crate::messaging::amqp::{AmqpBus, AmqpOptions};
 use crate::messaging::bus::{Consumer, EventBus, LocalBus};
 use crate::messaging::mail::Templates;
+use crate::messaging::smtp::SmtpOptions;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
 use crate::persistence::redis::RedisOptions;
@@ -21,6 +22,7 @@ use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::checkout::CheckoutParts;
 use super::consumers::{CartConsumer, KeptDeadLetters, MailConsumer, StockConsumer};
+use super::delivery::{Delivery, RetryRules};
 use super::inventories::Inventories;
 use super::inventory::{InventoryActor, InventoryParts};
 use super::journal::{JournalHandle, JournalParts};
@@ -76,6 +78,8 @@ pub struct HouseParts {
     pub templates: Templates,
     /// Who mails come from.
     pub mail_sender: String,
+    /// The mail server, and when a mail is tried again; `None` keeps mails.
+    pub mail_server: Option<(SmtpOptions, RetryRules)>,
     /// Where actors live: threads of the actix system, all on one tokio runtime.
     pub arbiters: Arc<[ArbiterHandle]>,
     /// The runtime that everything runs on.
@@ -104,8 +108,8 @@ impl House {
     /// Puts the actors together and starts those that work by themselves. To be called on the runtime.
     #[must_use]
     pub fn open(parts: HouseParts) -> Self {
-        let HouseParts { store, clock, rules, limits, redis, broker, templates, mail_sender, arbiters, runtime } =
-            parts;
+        let HouseParts { store, clock, rules, limits, redis, broker, templates, .. } = parts;
+        let HouseParts { mail_sender, mail_server, arbiters, runtime, .. } = parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
         let announcer = Arc::<Announcer>::default();
         let journal = journal(&store, &stock, &announcer, &arbiters, &limits);
@@ -124,11 +128,8 @@ impl House {
             registry: Arc::new(Registry::new(Arc::clone(&arbiters), limits.cart_mailbox)),
             opened: Arc::default(),
         });
-        let mail = Arc::new(MailRoom::capturing(templates, mail_sender));
-        let mailer = MailerHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
-            MailerParts { store: Arc::clone(&store), clock: clock.clone() },
-        );
+        let mail = Arc::new(MailRoom::new(templates, mail_sender, mail_server.is_none()));
+        let mailer = mailer(&store, &clock, mail_server, &arbiters);
         let consumers = consumers(&store, &clock, &mail, &mailer, &carts, &inventories);
         let (bus, broker) = bus(broker.as_ref(), consumers, &store, &clock);
         let news_parts = AnnouncerParts { store: Arc::clone(&store), clock: clock.clone(), bus: Arc::clone(&bus) };
@@ -200,6 +201,12 @@ impl House {
         self.broker.as_ref()
     }
 
+    /// Sends mails.
+    #[must_use]
+    pub fn mailer(&self) -> &MailerHandle {
+        &self.mailer
+    }
+
     /// Makes mails.
     #[must_use]
     pub fn mail(&self) -> &Arc<MailRoom> {
@@ -240,6 +247,7 @@ impl House {
             tracing::warn!("events are left in the outbox; they go out at the next start");
         }
         self.relay.stop();
+        self.mailer.finish(deadline).await;
         self.mirror.close().await;
         if let Some(broker) = &self.broker {
             broker.close(rest).await;
@@ -272,6 +280,20 @@ fn relay(store: &SharedStore, clock: &Clock, bus: &Arc<dyn EventBus>, arbiters: 
     let residence = Arc::new(Registry::new(Arc::clone(arbiters), UNCOUNTED));
     let (store, clock, bus) = (Arc::clone(store), clock.clone(), Arc::clone(bus));
     RelayHandle::new(residence, RelayParts { store, clock, bus, running: Arc::default() })
+}
+
+fn mailer(
+    store: &SharedStore,
+    clock: &Clock,
+    server: Option<(SmtpOptions, RetryRules)>,
+    arbiters: &Arc<[ArbiterHandle]>,
+) -> MailerHandle {
+    let residence = Arc::new(Registry::new(Arc::clone(arbiters), UNCOUNTED));
+    let delivery = server.map(|(smtp, rules)| Arc::new(Delivery::new(Arc::clone(store), clock.clone(), smtp, rules)));
+    if let Some(delivery) = delivery.clone() {
+        tokio::spawn(async move { delivery.watch().await });
+    }
+    MailerHandle::new(residence, MailerParts { store: Arc::clone(store), clock: clock.clone(), delivery })
 }
 
 /// Who is told what is in stock, and what telling needs.

@@ -1,10 +1,11 @@
 //! Mails: made here from the texts, and handed on by the mailer.
 //!
-//! Without a mail server a mail is kept as captured from the start, and `GET /emails` shows it. The mailer then only
-//! has to do with mails that were queued when there was one.
+//! With a mail server a mail is queued, and the mailer has it sent ([`super::delivery`]). Without one it is kept as
+//! captured from the start, and `GET /emails` shows it; the mailer then only has to do with mails that were queued when
+//! there was one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use crate::persistence::records::{EmailStatus, NewEmail, Order};
 use crate::persistence::{SharedStore, StoreError};
 
 use super::command::CommandError;
+use super::delivery::Delivery;
 use super::mailbox::Mailbox;
 use super::registry::{Passivate, Registry};
 
@@ -25,8 +27,9 @@ use super::registry::{Passivate, Registry};
 const CLAIM_MAX: u32 = 100;
 /// How long a claim lasts; a mailer that died is followed after it.
 const LEASE: Duration = Duration::from_secs(60);
-/// How often the queue is looked at when nobody says that there is something.
-const PERIOD: Duration = Duration::from_secs(5);
+/// How often the queue is looked at when nobody says that there is something: mails that are tried again are due at a
+/// moment that nobody tells.
+const PERIOD: Duration = Duration::from_millis(500);
 
 /// Makes mails: texts, sender, and whether they are sent or kept.
 pub struct MailRoom {
@@ -36,10 +39,11 @@ pub struct MailRoom {
 }
 
 impl MailRoom {
-    /// A room whose mails come from `sender` and are kept, since there is no mail server.
+    /// A room whose mails come from `sender` and are `captured`, kept, when there is no mail server.
     #[must_use]
-    pub fn capturing(templates: Templates, sender: String) -> Self {
-        Self { templates, sender, status: EmailStatus::Captured }
+    pub fn new(templates: Templates, sender: String, captured: bool) -> Self {
+        let status = if captured { EmailStatus::Captured } else { EmailStatus::Queued };
+        Self { templates, sender, status }
     }
 
     /// The texts.
@@ -102,6 +106,8 @@ pub struct MailerParts {
     pub store: SharedStore,
     /// The time that decides.
     pub clock: Clock,
+    /// Sends them; `None` without a mail server.
+    pub delivery: Option<Arc<Delivery>>,
 }
 
 /// The way to the mailer. It is started again when it has died.
@@ -125,12 +131,28 @@ impl MailerHandle {
         }
     }
 
-    /// Sends it home; what it has begun is ended.
+    /// Sends it home; what it has begun is ended, and nothing more is begun.
     pub(super) fn stop(&self) {
+        if let Some(delivery) = &self.parts.delivery {
+            delivery.stop();
+        }
         self.residence.close();
         if let Some((mailbox, _)) = self.residence.find(()) {
             mailbox.tell(Passivate);
         }
+    }
+
+    /// Waits until the mails on their way have arrived, until `deadline` at most.
+    pub(super) async fn finish(&self, deadline: Instant) {
+        if let Some(delivery) = &self.parts.delivery {
+            delivery.finish(deadline).await;
+        }
+    }
+
+    /// Whether the mail server answers; `None` when there is none.
+    #[must_use]
+    pub fn server_is_up(&self) -> Option<bool> {
+        self.parts.delivery.as_ref().map(|delivery| delivery.is_up())
     }
 
     /// Sees to it that there is a living one.
@@ -178,10 +200,18 @@ impl Handler<Wake> for MailerActor {
 
     fn handle(&mut self, _: Wake, context: &mut Self::Context) {
         if std::mem::replace(&mut self.running, true) {
+            if let Some(delivery) = &self.parts.delivery {
+                delivery.look();
+            }
             return;
         }
         let parts = self.parts.clone();
-        let task = tokio::spawn(async move { capture_queued(&parts).await });
+        let task = tokio::spawn(async move {
+            match &parts.delivery {
+                Some(delivery) => delivery.run().await,
+                None => capture_queued(&parts).await,
+            }
+        });
         context.spawn(task.into_actor(self).map(|_, actor, _| actor.running = false));
     }
 }

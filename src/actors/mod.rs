@@ -2,7 +2,7 @@
 //! updates its memory and answers.
 //!
 //! [`mailbox`] and [`registry`] are the kit; [`journal`] and [`inventory`] the write path; [`cart`] and [`orders`] what
-//! a buyer meets; [`relay`], [`announcer`], [`consumers`], [`mailer`] and [`sweeper`] what happens by itself;
+//! a buyer meets; [`relay`], [`announcer`], [`consumers`], [`mailer`] with [`delivery`], and [`sweeper`] what happens by itself;
 //! [`mirror`] shows carts to other programs. [`house`] puts them together,
 //! [`shop`] is what the layer above asks. Calls go one way: http, coordinator, cart, inventory, journal; never back.
 
@@ -14,6 +14,7 @@ pub mod catalogue;
 pub mod checkout;
 pub mod command;
 pub mod consumers;
+pub mod delivery;
 pub mod house;
 pub mod inventories;
 pub mod inventory;

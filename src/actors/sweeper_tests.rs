@@ -92,6 +92,7 @@ impl Fixture {
             },
             templates: Templates::new().expect("the templates"),
             mail_sender: "shop@localhost".to_owned(),
+            mail_server: None,
             arbiters: Arc::new([Arbiter::current()]),
             runtime: Handle::current(),
         });

@@ -107,7 +107,8 @@ settings! {
         IDLE_ACTOR_TTL: Value("300"), "After how many seconds without a message an actor is put away.", example "60";
     }
     "Mail" {
-        MAIL_SENDER: Value("Storekeeper <shop@localhost>"), "Whom mails come from. No mail leaves this version: it is kept and shown by GET /emails.", example "The Tea Shop <hello@example.org>";
+        SMTP_URL: Words("mails are kept and shown by GET /emails"), "The mail server: `smtps://user:password@host:465`, `smtp://` with `?tls=required` (STARTTLS) or, on a network of your own, without. The path is the name to greet with.", example "smtps://shop:secret@mail.example.org:465", secret;
+        MAIL_SENDER: Value("Storekeeper <shop@localhost>"), "Whom mails come from.", example "The Tea Shop <hello@example.org>";
     }
     "Logging" {
         LOG: Value("info"), "What is logged, in the form of tracing's env-filter.", example "info,storekeeper=debug";
@@ -117,7 +118,6 @@ settings! {
 
 /// Variables of later versions.
 pub const NOT_YET: &[NotYet] = &[
-    NotYet { name: "SMTP_URL", instead: "mails are kept and shown by GET /emails" },
     NotYet { name: "RATE_LIMIT", instead: "requests are not limited by client address" },
     NotYet { name: "AUTH_RATE_LIMIT", instead: "sign-ins are not limited by client address" },
     NotYet { name: "HOLD_LIMIT_PER_ADDRESS", instead: "holds are not limited by client address" },

@@ -6,7 +6,9 @@
 pub mod amqp;
 pub mod bus;
 pub mod documents;
+pub mod letter;
 pub mod mail;
+pub mod smtp;
 pub mod stock_changed;
 
 /// The placed order, for the confirmation by mail.

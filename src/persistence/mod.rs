@@ -31,8 +31,8 @@ use crate::domain::user::{AccountStatus, EmailAddress, Role};
 
 use entry::{Committed, Work};
 use records::{
-    Account, CodeTry, DeadLetter, Email, EmailFilter, IdempotencyKey, Inventory, KeptCart, Listed, LoginTry, Movement,
-    NewCode, NewEmail, NewInventory, NewRefreshToken, Order, OrderFilter, OutboxEvent, Page, ProductChange,
+    Account, CodeTry, DeadLetter, Email, EmailFilter, FailedTry, IdempotencyKey, Inventory, KeptCart, Listed, LoginTry,
+    Movement, NewCode, NewEmail, NewInventory, NewRefreshToken, Order, OrderFilter, OutboxEvent, Page, ProductChange,
     ProductFilter, ProductPatch, Profile, ProfilePatch, Remembered, Verdict,
 };
 
@@ -336,11 +336,16 @@ pub trait Mail: Send + Sync {
     /// Claims mails that are queued and due at `now` until `lease_until`, oldest first, and counts the try.
     async fn claim_emails(&self, now: Timestamp, lease_until: Timestamp, limit: u32) -> Result<Vec<Email>, StoreError>;
 
+    /// A mail server is about to be given the whole of a mail: from here on until it is known what the server said, it
+    /// counts as unanswered. The claim lasts until `lease_until`. `false`, and nothing is changed, when try `attempt` is
+    /// no longer the newest one: then somebody else has claimed the mail.
+    async fn email_handed_over(&self, id: EmailId, attempt: i64, lease_until: Timestamp) -> Result<bool, StoreError>;
+
     /// A mail server (or, `captured`, nobody) has taken a mail.
     async fn email_done(&self, id: EmailId, captured: bool, now: Timestamp) -> Result<(), StoreError>;
 
-    /// A try failed; the mail is due again at `retry_at`, or given up when there is none.
-    async fn email_failed(&self, id: EmailId, error: &str, retry_at: Option<Timestamp>) -> Result<(), StoreError>;
+    /// A try failed. Nothing is changed when it is no longer the newest one.
+    async fn email_failed(&self, id: EmailId, failed: &FailedTry) -> Result<(), StoreError>;
 }
 
 /// What keeps the store itself in order.

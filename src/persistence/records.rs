@@ -203,12 +203,27 @@ names!(EmailStatus { Queued = "QUEUED", Sent = "SENT", Captured = "CAPTURED", Fa
 pub struct Email {
     /// As it was handed in.
     pub mail: NewEmail,
-    /// Tries to send it so far.
+    /// Tries to send it so far; the newest one's number.
     pub attempts: i64,
+    /// Times that a mail server was given it whole and did not say whether it took it.
+    pub unanswered: i64,
     /// What the last failed try said.
     pub last_error: Option<String>,
     /// When a mail server took it.
     pub sent_at: Option<Timestamp>,
+}
+
+/// What a failed try to send a mail leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedTry {
+    /// The try's number, as the claim gave it.
+    pub attempt: i64,
+    /// Why, for people.
+    pub error: String,
+    /// When the mail is due again; given up when there is none.
+    pub retry_at: Option<Timestamp>,
+    /// Times, this one included, that a mail server was given it whole and did not say whether it took it.
+    pub unanswered: i64,
 }
 
 /// Which mails to list; `None` is any.

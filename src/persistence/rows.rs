@@ -389,6 +389,7 @@ pub(super) struct EmailRow {
     source: String,
     status: String,
     attempts: i64,
+    unanswered: i64,
     last_error: Option<String>,
     created_at: i64,
     sent_at: Option<i64>,
@@ -411,6 +412,7 @@ impl TryFrom<EmailRow> for Email {
                 created_at: Timestamp(row.created_at),
             },
             attempts: row.attempts,
+            unanswered: row.unanswered,
             last_error: row.last_error,
             sent_at: row.sent_at.map(Timestamp),
         })

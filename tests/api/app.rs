@@ -10,7 +10,7 @@ use storekeeper::config::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::database::Database;
+use crate::services::Services;
 
 pub(crate) const ADMIN_EMAIL: &str = "admin@example.org";
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -20,7 +20,7 @@ const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(2);
 /// A running server.
 pub(crate) struct TestApp {
     app: App,
-    database: Database,
+    services: Services,
     client: Client,
     base: String,
     pub admin: String,
@@ -46,8 +46,8 @@ impl TestApp {
     }
 
     pub(crate) async fn start_with(settings: impl FnOnce(&mut Config)) -> Self {
-        let database = Database::new();
-        let mut config = database.config();
+        let services = Services::new().await;
+        let mut config = services.config();
         config.http.workers = 1;
         config.admin.email = storekeeper::domain::user::EmailAddress::parse(ADMIN_EMAIL).expect("an address");
         config.admin.password = Some(PASSWORD.into());
@@ -55,18 +55,18 @@ impl TestApp {
         let app = App::build(config).await.expect("a server");
         let base = format!("http://{}", app.address());
         let client = Client::builder().no_proxy().pool_idle_timeout(IDLE_CONNECTION_LIFE).build().expect("a client");
-        let mut started = Self { app, database, client, base, admin: String::new() };
+        let mut started = Self { app, services, client, base, admin: String::new() };
         started.admin = started.sign_in(ADMIN_EMAIL, PASSWORD).await.text_at("accessToken");
         started
     }
 
     /// Stops the server; everything that it had begun must be done.
     pub(crate) async fn stop(self) {
-        let Self { app, database, client, .. } = self;
+        let Self { app, services, client, .. } = self;
         // A stopping server waits for its clients' idle connections.
         drop(client);
         app.stop().await.expect("a clean end");
-        database.assert_in_order().await;
+        services.database.assert_in_order().await;
     }
 
     /// From now on the database does not answer.

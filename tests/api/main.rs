@@ -7,6 +7,9 @@
 mod app;
 mod auth;
 mod bad_input;
+#[expect(dead_code, reason = "nothing is put away in these tests")]
+#[path = "../support/bus.rs"]
+mod bus;
 mod cart;
 #[path = "../support/database.rs"]
 mod database;
@@ -19,5 +22,13 @@ mod orders;
 mod postgres;
 mod products;
 mod protocol;
+#[path = "../support/rabbitmq.rs"]
+mod rabbitmq;
 mod routes;
+#[expect(dead_code, reason = "these tests start no program")]
+#[path = "../support/services.rs"]
+mod services;
+#[expect(dead_code, reason = "here it takes every mail; what else it can do is for the tests of mail")]
+#[path = "../support/smtp.rs"]
+mod smtp;
 mod users;

@@ -26,7 +26,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(20);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_kill_9() {
     let rounds = env::var("CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a whole number"));
-    let place = Place::new();
+    let place = Place::new().await;
     let seed = u64::try_from(Clock::system().now().0).expect("a time after 1970");
     let mut random = seeded(seed);
     let mut server = Server::start(&place, &SETTINGS);

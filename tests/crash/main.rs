@@ -10,6 +10,9 @@
 )]
 
 mod audit;
+#[expect(dead_code, reason = "nothing is put away in these tests")]
+#[path = "../support/bus.rs"]
+mod bus;
 mod client;
 #[path = "../support/database.rs"]
 mod database;
@@ -20,6 +23,14 @@ mod load;
 mod place;
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/rabbitmq.rs"]
+mod rabbitmq;
 mod server;
+#[expect(dead_code, reason = "these tests configure programs, not apps")]
+#[path = "../support/services.rs"]
+mod services;
+#[expect(dead_code, reason = "here it takes every mail; what else it can do is for the tests of mail")]
+#[path = "../support/smtp.rs"]
+mod smtp;
 mod stop;
 mod warehouse;

@@ -1,4 +1,4 @@
-//! Where a server of a test is at home: a folder of its own, and a database of the kind that the tests have.
+//! Where a server of a test is at home: a folder of its own, and services of the kind that the tests have.
 
 use std::path::Path;
 
@@ -11,26 +11,23 @@ use tempfile::TempDir;
 
 use crate::database::Database;
 use crate::postgres::connect;
+use crate::services::Services;
 
 /// A home that goes with the test.
 pub(crate) struct Place {
     folder: TempDir,
-    database: Database,
+    services: Services,
 }
 
 impl Place {
-    /// One with a new database of the kind that the tests have.
-    pub(crate) fn new() -> Self {
-        Self::of(Database::new())
+    /// One with new services of the kind that the tests have.
+    pub(crate) async fn new() -> Self {
+        Self { folder: folder(), services: Services::new().await }
     }
 
-    /// One with a new database in its folder.
+    /// One with a new database in its folder, and nothing else.
     pub(crate) fn embedded() -> Self {
-        Self::of(Database::Sqlite(folder()))
-    }
-
-    fn of(database: Database) -> Self {
-        Self { folder: folder(), database }
+        Self { folder: folder(), services: Services::alone(Database::Sqlite(folder())) }
     }
 
     /// The folder, which the server is started in.
@@ -38,22 +35,24 @@ impl Place {
         self.folder.path()
     }
 
-    /// The variable that names the database, and its value.
-    pub(crate) fn setting(&self) -> (&'static str, String) {
-        match &self.database {
+    /// The variables that name the services, and their values.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = self.services.variables();
+        settings.push(match &self.services.database {
             Database::Sqlite(folder) => ("DATA_DIR", folder.path().display().to_string()),
             Database::Postgres(database) => ("DATABASE_URL", database.url.clone()),
-        }
+        });
+        settings
     }
 
     /// The store, to be read beside a server or without one.
     pub(crate) async fn store(&self) -> SharedStore {
-        open_snapshot(self.database.config().store.options(1)).await.expect("the database opens to read")
+        open_snapshot(self.services.database.config().store.options(1)).await.expect("the database opens to read")
     }
 
     /// The database itself.
     pub(crate) async fn tables(&self) -> Tables {
-        match &self.database {
+        match &self.services.database {
             Database::Sqlite(folder) => {
                 let options = SqliteConnectOptions::new().filename(folder.path().join("storekeeper.sqlite"));
                 Tables::Sqlite(options.read_only(true).connect().await.expect("the database opens to read"))
@@ -64,7 +63,7 @@ impl Place {
 
     /// No rule of the books is broken.
     pub(crate) async fn assert_in_order(&self) {
-        self.database.assert_in_order().await;
+        self.services.database.assert_in_order().await;
     }
 }
 

@@ -32,8 +32,7 @@ pub(crate) fn program(place: &Place, command: &str, settings: &[(&str, &str)]) -
 
 /// Sets the environment of a program that is, or starts, a server.
 pub(crate) fn set(program: &mut Command, place: &Place, settings: &[(&str, &str)]) {
-    let (variable, value) = place.setting();
-    program.current_dir(place.folder()).env_clear().env(variable, value).env("LOG", "warn");
+    program.current_dir(place.folder()).env_clear().envs(place.settings()).env("LOG", "warn");
     program.envs(SETTINGS).envs(settings.iter().copied());
 }
 

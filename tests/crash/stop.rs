@@ -35,7 +35,7 @@ fn a_second_server_on_the_same_folder_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_begun_is_answered_before_the_server_stops() {
-    let place = Place::new();
+    let place = Place::new().await;
     let server = Server::start(&place, &[]);
     let shop = open_shop(&server).await;
     let load = Load::begin(&server, &shop, &mut seeded(1));

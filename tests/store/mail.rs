@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use storekeeper::domain::ids::EmailId;
+use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::StoreError;
-use storekeeper::persistence::records::{Email, EmailFilter, EmailStatus};
+use storekeeper::persistence::records::{Email, EmailFilter, EmailStatus, FailedTry};
 
 use crate::shop::{Shop, page};
 
@@ -33,7 +34,7 @@ async fn only(shop: &Shop) -> Email {
 pub(crate) async fn mails_are_listed_newest_first(shop: &Shop) {
     let whole = shop.mail("ann@example.org", EmailStatus::Captured);
     shop.store.insert_email(&whole).await.expect("a mail");
-    let wanted = Email { mail: whole.clone(), attempts: 0, last_error: None, sent_at: None };
+    let wanted = Email { mail: whole.clone(), attempts: 0, unanswered: 0, last_error: None, sent_at: None };
     assert_eq!(only(shop).await, wanted);
 
     let queued = kept(shop, "bob@example.org", EmailStatus::Queued).await;
@@ -77,26 +78,33 @@ pub(crate) async fn a_due_mail_is_claimed_by_one(shop: &Shop) {
     assert_eq!(again[2].attempts, 2);
 }
 
+/// A try that failed and left nothing open.
+fn failed(attempt: i64, error: &str, retry_at: Option<Timestamp>) -> FailedTry {
+    FailedTry { attempt, error: error.to_owned(), retry_at, unanswered: 0 }
+}
+
 pub(crate) async fn a_mail_is_tried_until_it_is_given_up(shop: &Shop) {
     let id = kept(shop, "a@example.org", EmailStatus::Queued).await;
     claim(shop, 1).await;
     let retry_at = shop.now().plus(Duration::from_secs(5));
-    shop.store.email_failed(id, "refused", Some(retry_at)).await.expect("a mark");
+    shop.store.email_failed(id, &failed(1, "refused", Some(retry_at))).await.expect("a mark");
     let waiting = only(shop).await;
     assert_eq!((waiting.mail.status, waiting.last_error.as_deref()), (EmailStatus::Queued, Some("refused")));
     shop.wait(4);
     assert_eq!(claim(shop, 1).await, []);
     shop.wait(1);
     assert_eq!(ids(&claim(shop, 1).await), [id]);
+    shop.store.email_failed(id, &failed(1, "late", None)).await.expect("no mark");
+    assert_eq!(only(shop).await.mail.status, EmailStatus::Queued, "an older try has no say");
     shop.store.email_done(id, false, shop.now()).await.expect("a mark");
     let sent = only(shop).await;
     assert_eq!((sent.mail.status, sent.attempts, sent.sent_at), (EmailStatus::Sent, 2, Some(shop.now())));
-    shop.store.email_failed(id, "late", None).await.expect("no mark");
+    shop.store.email_failed(id, &failed(2, "late", None)).await.expect("no mark");
     assert_eq!(only(shop).await, sent, "what is sent stays sent");
 
     let given_up = kept(shop, "b@example.org", EmailStatus::Queued).await;
     claim(shop, 1).await;
-    shop.store.email_failed(given_up, "no such user", None).await.expect("a mark");
+    shop.store.email_failed(given_up, &failed(1, "no such user", None)).await.expect("a mark");
     let captured = kept(shop, "c@example.org", EmailStatus::Queued).await;
     shop.store.email_done(captured, true, shop.now()).await.expect("a mark");
     shop.wait(3600);
@@ -104,4 +112,28 @@ pub(crate) async fn a_mail_is_tried_until_it_is_given_up(shop: &Shop) {
     let listed = shop.store.list_emails(&EmailFilter::default(), &page(None, 2)).await.expect("a list");
     let states: Vec<_> = listed.rows.iter().map(|kept| (kept.mail.status, kept.sent_at)).collect();
     assert_eq!(states, [(EmailStatus::Captured, None), (EmailStatus::Failed, None)]);
+    shop.store.email_done(given_up, false, shop.now()).await.expect("a mark");
+    let listed = shop.store.list_emails(&EmailFilter::default(), &page(None, 2)).await.expect("a list");
+    assert_eq!(listed.rows[1].mail.status, EmailStatus::Sent, "what a server took after all is sent");
+}
+
+pub(crate) async fn what_is_handed_over_is_unanswered_until_it_is_answered(shop: &Shop) {
+    let id = kept(shop, "a@example.org", EmailStatus::Queued).await;
+    let hand_over = async |attempt| {
+        let lease_until = shop.now().plus(Duration::from_secs(120));
+        shop.store.email_handed_over(id, attempt, lease_until).await.expect("a mark")
+    };
+    assert!(!hand_over(1).await, "nobody has claimed it");
+    claim(shop, 1).await;
+    assert!(hand_over(1).await);
+    assert_eq!(only(shop).await.unanswered, 1);
+    shop.wait(119);
+    assert_eq!(claim(shop, 1).await, [], "the claim lasts longer now");
+    shop.wait(1);
+    assert_eq!(claim(shop, 1).await[0].unanswered, 1, "whoever follows knows of it");
+    assert!(!hand_over(1).await, "the older try has lost it");
+    assert!(hand_over(2).await);
+    let answered = FailedTry { unanswered: 1, ..failed(2, "451 later", Some(shop.now())) };
+    shop.store.email_failed(id, &answered).await.expect("a mark");
+    assert_eq!(only(shop).await.unanswered, 1, "the second time was answered, the first was not");
 }

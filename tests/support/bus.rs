@@ -1,6 +1,6 @@
 //! The event bus of a test's shop: the one place that says which kind it is.
 //!
-//! The one inside the program; RabbitMQ where `TEST_BUS` is `rabbitmq`.
+//! The one inside the program; RabbitMQ where the tests' shops have every real service.
 
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -9,10 +9,9 @@ use storekeeper::messaging::amqp::topology::dead;
 use storekeeper::persistence::SharedStore;
 use tokio::task::spawn_blocking;
 
+use super::database::Backend;
 use super::rabbitmq::VirtualHost;
 
-/// Says which kind of bus the tests' shops have.
-const KIND: &str = "TEST_BUS";
 /// Dead letters that are looked at.
 const LETTERS_MAX: usize = 1_000;
 
@@ -27,19 +26,23 @@ pub(crate) enum Bus {
 impl Bus {
     /// One with nothing in it.
     pub(crate) async fn new() -> Self {
-        match std::env::var(KIND).as_deref() {
-            Err(_) | Ok("local") => Self::Local,
-            Ok("rabbitmq") => Self::RabbitMq(spawn_blocking(VirtualHost::new).await.expect("a virtual host")),
-            Ok(other) => panic!("{KIND} is {other:?}: it must be local or rabbitmq"),
+        match Backend::of_the_tests() {
+            Backend::Sqlite | Backend::Postgres => Self::Local,
+            Backend::Real => Self::RabbitMq(spawn_blocking(VirtualHost::new).await.expect("a virtual host")),
+        }
+    }
+
+    /// The broker's address, when there is one.
+    pub(crate) fn url(&self) -> Option<String> {
+        match self {
+            Self::Local => None,
+            Self::RabbitMq(host) => Some(host.url.clone()),
         }
     }
 
     /// The broker, when there is one.
     pub(crate) fn options(&self) -> Option<AmqpOptions> {
-        match self {
-            Self::Local => None,
-            Self::RabbitMq(host) => Some(AmqpOptions::of(&host.url).expect("an address")),
-        }
+        self.url().map(|url| AmqpOptions::of(&url).expect("an address"))
     }
 
     /// What was put away from a queue: message and reason, as often as it was put away.

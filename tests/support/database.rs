@@ -1,6 +1,6 @@
 //! The database of a test's shop: the one place that says which kind it is.
 //!
-//! SQLite in a folder; PostgreSQL where `TEST_BACKEND` is `postgres`.
+//! SQLite in a folder; PostgreSQL where `TEST_BACKEND` is `postgres`, and where it is `real`, for every real service.
 
 use std::path::Path;
 
@@ -17,6 +17,29 @@ const BACKEND: &str = "TEST_BACKEND";
 /// Connections of a test's shop to PostgreSQL, beside the journal's: many shops share one server.
 const POOL: u32 = 6;
 
+/// What the tests' shops stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// SQLite, and nothing else.
+    Sqlite,
+    /// PostgreSQL, and nothing else.
+    Postgres,
+    /// PostgreSQL, Redis, RabbitMQ and a mail server.
+    Real,
+}
+
+impl Backend {
+    /// What the environment says.
+    pub(crate) fn of_the_tests() -> Self {
+        match std::env::var(BACKEND).as_deref() {
+            Err(_) | Ok("sqlite") => Self::Sqlite,
+            Ok("postgres") => Self::Postgres,
+            Ok("real") => Self::Real,
+            Ok(other) => panic!("{BACKEND} is {other:?}: it must be sqlite, postgres or real"),
+        }
+    }
+}
+
 /// A database of a test's own, which goes with it.
 pub(crate) enum Database {
     /// In a folder.
@@ -28,10 +51,9 @@ pub(crate) enum Database {
 impl Database {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        match std::env::var(BACKEND).as_deref() {
-            Err(_) | Ok("sqlite") => Self::Sqlite(tempfile::tempdir().expect("a folder")),
-            Ok("postgres") => Self::Postgres(postgres::Database::new()),
-            Ok(other) => panic!("{BACKEND} is {other:?}: it must be sqlite or postgres"),
+        match Backend::of_the_tests() {
+            Backend::Sqlite => Self::Sqlite(tempfile::tempdir().expect("a folder")),
+            Backend::Postgres | Backend::Real => Self::Postgres(postgres::Database::new()),
         }
     }
 

@@ -1,14 +1,18 @@
 //! A whole shop for a test: the real app in this process, on a free port and with a database of its own, a client that
 //! speaks its API, and the proof at the end that its books are in order.
 //!
-//! Which database the shop stands on is decided in [`database`] alone, and which bus its events take in [`bus`].
+//! What the shop stands on is decided in [`services`] alone.
 
 mod api;
 mod books;
 mod bus;
 mod database;
-mod postgres;
+pub(crate) mod postgres;
 mod rabbitmq;
+#[expect(dead_code, reason = "tests that start a program need the rest")]
+mod services;
+#[allow(dead_code, reason = "only the tests of mail have it do all that it can")]
+pub(crate) mod smtp;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,21 +24,17 @@ use storekeeper::domain::ids::{ProfileId, UserId};
 use storekeeper::domain::user::{AccountStatus, EmailAddress, Role};
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::records::{Account, Profile};
-use storekeeper::persistence::redis::RedisOptions;
 use tokio::sync::Barrier;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 pub(crate) use api::{Answer, Api, Ask, Item, cents};
 pub(crate) use books::{Level, count};
-use bus::Bus;
-use database::Database;
+pub(crate) use database::Database;
+use services::Services;
 
 /// Signs the access tokens of the tests' shops, so that a test can make tokens without signing in.
 const TOKEN_SECRET: &str = "a key of the tests and of nothing else at all";
-/// A Redis that mirrors the carts of the tests' shops when it is given. Their keys have random names, and end with the
-/// carts' time.
-const GIVEN_REDIS: &str = "TEST_REDIS_URL";
 /// How long a request may take. Tests share a slow machine, and none of them is about deadlines.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 /// How long [`until`] waits between two looks.
@@ -48,8 +48,7 @@ pub(crate) struct TestShop {
     pub(crate) app: App,
     config: Config,
     clock: Clock,
-    database: Database,
-    bus: Bus,
+    services: Services,
 }
 
 /// Somebody who has signed in.
@@ -71,24 +70,26 @@ impl TestShop {
 
     /// Opens an empty shop whose time is `clock`.
     pub(crate) async fn open_at(clock: Clock, set: impl FnOnce(&mut Config)) -> Self {
-        let database = Database::new();
-        let mut config = database.config();
+        Self::open_on(Database::new(), clock, set).await
+    }
+
+    /// Opens an empty shop on an empty database.
+    pub(crate) async fn open_on(database: Database, clock: Clock, set: impl FnOnce(&mut Config)) -> Self {
+        let services = Services::beside(database).await;
+        let mut config = services.config();
         config.tokens.secret = Some(SecretString::from(TOKEN_SECRET));
         config.http.request_deadline = REQUEST_DEADLINE;
         config.shutdown_limit = REQUEST_DEADLINE;
-        config.redis = std::env::var(GIVEN_REDIS).ok().map(|url| RedisOptions::of(&url).expect(GIVEN_REDIS));
-        let bus = Bus::new().await;
-        config.broker = bus.options();
         set(&mut config);
-        Self::serve(config, clock, database, bus).await
+        Self::serve(config, clock, services).await
     }
 
-    async fn serve(config: Config, clock: Clock, database: Database, bus: Bus) -> Self {
+    async fn serve(config: Config, clock: Clock, services: Services) -> Self {
         let app = Box::pin(App::build_at(config.clone(), clock.clone())).await.expect("the app starts");
         let admin = app.store().account_by_email(&config.admin.email).await.expect("the store answers");
         let admin = api::token(TOKEN_SECRET, &admin.expect("there is an administrator"));
         until("the bus is there", REQUEST_DEADLINE, async || app.bus().is_ready().then_some(())).await;
-        Self { api: Api::new(app.address(), admin), app, config, clock, database, bus }
+        Self { api: Api::new(app.address(), admin), app, config, clock, services }
     }
 
     /// Stops it, and sees to it that it stopped in order and left its books in order.
@@ -99,22 +100,22 @@ impl TestShop {
     /// Stops it as [`stop`](Self::stop) does, and opens it again on what it left.
     pub(crate) async fn restart(self) -> Self {
         let (config, clock) = (self.config.clone(), self.clock.clone());
-        let (database, bus) = self.end().await;
-        Self::serve(config, clock, database, bus).await
+        let services = self.end().await;
+        Self::serve(config, clock, services).await
     }
 
-    async fn end(self) -> (Database, Bus) {
-        let Self { api, app, database, bus, .. } = self;
+    async fn end(self) -> Services {
+        let Self { api, app, services, .. } = self;
         // A stopping server waits for its clients' idle connections.
         drop(api);
         app.stop().await.expect("the app stops in order");
-        database.assert_in_order().await;
-        (database, bus)
+        services.database.assert_in_order().await;
+        services
     }
 
     /// What was put away from a queue: message and reason, as often as it was put away.
     pub(crate) async fn dead_letters(&self, queue: &str) -> Vec<(String, String)> {
-        self.bus.dead_letters(self.app.store(), queue).await
+        self.services.bus.dead_letters(self.app.store(), queue).await
     }
 
     /// The shop's clock, to be moved when it is a manual one.

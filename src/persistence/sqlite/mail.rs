@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use crate::domain::ids::EmailId;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::cursor::{Cursor, page_of};
-use crate::persistence::records::{Email, EmailFilter, EmailStatus, Listed, NewEmail, Page};
+use crate::persistence::records::{Email, EmailFilter, EmailStatus, FailedTry, Listed, NewEmail, Page};
 use crate::persistence::rows::EmailRow;
 use crate::persistence::{Mail, StoreError};
 
@@ -72,10 +72,27 @@ impl Mail for SqliteStore {
         rows.into_iter().map(Email::try_from).collect()
     }
 
+    async fn email_handed_over(&self, id: EmailId, attempt: i64, lease_until: Timestamp) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let marked = sqlx::query(
+            "UPDATE emails SET unanswered = unanswered + 1, due_at = $1 \
+             WHERE id = $2 AND status = 'QUEUED' AND attempts = $3",
+        )
+        .bind(lease_until.0)
+        .bind(id.0)
+        .bind(attempt)
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        transaction.commit().await?;
+        Ok(marked.rows_affected() == 1)
+    }
+
     async fn email_done(&self, id: EmailId, captured: bool, now: Timestamp) -> Result<(), StoreError> {
         let (status, sent_at) = if captured { (EmailStatus::Captured, None) } else { (EmailStatus::Sent, Some(now.0)) };
         let mut transaction = self.begin().await?;
-        sqlx::query("UPDATE emails SET status = $1, sent_at = $2 WHERE id = $3 AND status = 'QUEUED'")
+        // What a server has taken is sent, whatever another try has come to meanwhile.
+        sqlx::query("UPDATE emails SET status = $1, sent_at = $2 WHERE id = $3 AND status IN ('QUEUED', 'FAILED')")
             .bind(status.name())
             .bind(sent_at)
             .bind(id.0)
@@ -85,17 +102,19 @@ impl Mail for SqliteStore {
         transaction.commit().await
     }
 
-    async fn email_failed(&self, id: EmailId, error: &str, retry_at: Option<Timestamp>) -> Result<(), StoreError> {
-        let status = if retry_at.is_some() { EmailStatus::Queued } else { EmailStatus::Failed };
+    async fn email_failed(&self, id: EmailId, failed: &FailedTry) -> Result<(), StoreError> {
+        let status = if failed.retry_at.is_some() { EmailStatus::Queued } else { EmailStatus::Failed };
         let mut transaction = self.begin().await?;
         sqlx::query(
-            "UPDATE emails SET status = $1, last_error = $2, due_at = coalesce($3, due_at) \
-             WHERE id = $4 AND status = 'QUEUED'",
+            "UPDATE emails SET status = $1, last_error = $2, due_at = coalesce($3, due_at), unanswered = $4 \
+             WHERE id = $5 AND status = 'QUEUED' AND attempts = $6",
         )
         .bind(status.name())
-        .bind(error)
-        .bind(retry_at.map(|at| at.0))
+        .bind(&failed.error)
+        .bind(failed.retry_at.map(|at| at.0))
+        .bind(failed.unanswered)
         .bind(id.0)
+        .bind(failed.attempt)
         .execute(&mut *transaction)
         .await
         .map_err(store_error)?;
