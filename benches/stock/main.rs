@@ -184,6 +184,7 @@ impl<S: Shelves> Till<S> for Actors {
             limits: limits(&config),
             templates: Templates::new().expect("the texts of the mails are readable"),
             mail_sender: config.mail.sender,
+            mail_server: None,
             arbiters: arbiters.iter().map(Arbiter::handle).collect(),
             runtime: runtime.handle().clone(),
         });
