@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod health;
 
 use std::collections::HashMap;
 use std::env;
@@ -50,6 +51,8 @@ enum Command {
     ///
     /// Prints a line for each rule with how much was looked at, and the identifiers of what breaks it.
     Check,
+    /// Asks the server of these settings, at BIND, whether it is ready: for health checks.
+    Health,
     /// Administrators.
     #[command(subcommand)]
     Admin(AdminCommand),
@@ -116,9 +119,10 @@ impl CliError {
 fn after_help() -> String {
     let codes = "Exit codes:\n\
         \x20 0  done; a server was told to stop and has finished what it had begun\n\
-        \x20 1  refused: check found a fault, demo found products, the address has an account\n\
+        \x20 1  refused: check found a fault, demo found products, the address has an account,\n\
+        \x20    health was told that the server is not ready\n\
         \x20 2  the command line or a setting is wrong\n\
-        \x20 3  the server could not start or go on: folder, database, port\n\n";
+        \x20 3  the server could not start or go on: folder, database, port; health found none\n\n";
     format!("{codes}{}", settings::help())
 }
 
@@ -144,6 +148,7 @@ fn run_command(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Serve => app::serve(config)?,
         Command::Migrate => block_on(migrate(&config.store))?,
+        Command::Health => return Ok(health::ask(config.http.bind)?),
         Command::Check => return block_on(check::check(&config.store)),
         Command::Admin(AdminCommand::Create { email, name, password }) => {
             block_on(create_admin(&config.store, &email, &name, password))?;

@@ -150,11 +150,16 @@ fn a_server_that_is_told_to_stop_stops_in_order() {
         assert_ne!(output.read_line(&mut said).expect("a line"), 0, "it ended: {said}");
     }
     assert!(said.contains("serves at http://127.0.0.1:") && said.contains("admin@localhost, password "), "{said}");
+    let address = said.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.lines().next()).expect("a port");
+    let everywhere: &'static str = format!("0.0.0.0:{address}").leak();
+    let beside = Shell::with(&[("BIND", everywhere)]);
+    assert!(beside.expect(0, "health").contains(r#""status":"up""#));
     let told = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().expect("kill runs");
     assert!(told.success());
     output.read_to_string(&mut said).expect("the rest");
     assert_eq!(server.0.wait().expect("its end").code(), Some(0), "{said}");
     assert!(shell.expect(0, "check").ends_with("rules hold.\n"));
+    assert!(beside.expect(3, "health").contains("refused"));
 }
 
 #[test]
@@ -167,7 +172,7 @@ fn an_address_that_is_taken_is_told() {
 
 #[test]
 fn faults_of_the_settings_are_told_before_anything_is_made() {
-    let shell = Shell::with(&[("CART_TTL", "soon"), ("SMTP_URL", "smtp://example.org"), ("DATA_DIR", "data")]);
+    let shell = Shell::with(&[("CART_TTL", "soon"), ("SMTP_URL", "mail.example.org"), ("DATA_DIR", "data")]);
     let said = shell.expect(2, "serve");
     assert!(said.contains("the configuration has 2 faults:") && said.contains("CART_TTL is \"soon\""), "{said}");
     assert!(!shell.data().exists());
@@ -195,7 +200,7 @@ fn help_names_every_setting_and_exit_code() {
     for setting in settings::all() {
         assert!(help.contains(setting.name), "{}", setting.name);
     }
-    for word in ["serve", "migrate", "check", "admin", "demo", "Exit codes:"] {
+    for word in ["serve", "migrate", "check", "health", "admin", "demo", "Exit codes:"] {
         assert!(help.contains(word), "{word}");
     }
 }

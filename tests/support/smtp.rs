@@ -23,6 +23,8 @@ pub(crate) enum Mood {
     SilentAfterTheDot,
     /// Cuts the connection in place of an answer to `RCPT`.
     CutAtRecipient,
+    /// Cuts the connection in place of an answer to `DATA`.
+    CutAtData,
     /// Cuts the connection in place of an answer to the final dot.
     CutAfterTheDot,
     /// Answers `RCPT` so.
@@ -209,11 +211,13 @@ impl Connection {
                         Mood::AtRecipient(answer) => answer,
                         Mood::Take
                         | Mood::SilentFromTheStart
+                        | Mood::CutAtData
                         | Mood::SilentAfterTheDot
                         | Mood::CutAfterTheDot
                         | Mood::AfterTheDot(_) => "250 known",
                     }
                 }
+                ("DATA", Mood::CutAtData) => return None,
                 ("DATA", _) => {
                     self.receive(&greeting, &recipient).await?;
                     continue;
@@ -261,7 +265,9 @@ impl Connection {
         let mood = self.mood();
         let taken = match mood {
             Mood::SilentAfterTheDot | Mood::CutAfterTheDot | Mood::AfterTheDot(_) => false,
-            Mood::Take | Mood::SilentFromTheStart | Mood::CutAtRecipient | Mood::AtRecipient(_) => true,
+            Mood::Take | Mood::SilentFromTheStart | Mood::CutAtRecipient | Mood::CutAtData | Mood::AtRecipient(_) => {
+                true
+            }
         };
         let place = {
             // Before it is answered: whoever has the answer finds the mail here.
@@ -273,7 +279,7 @@ impl Connection {
             Mood::SilentAfterTheDot => return Some(Received::Silent(place)),
             Mood::CutAfterTheDot => return None,
             Mood::AfterTheDot(answer) => self.say(answer).await?,
-            Mood::Take | Mood::SilentFromTheStart | Mood::CutAtRecipient | Mood::AtRecipient(_) => {
+            Mood::Take | Mood::SilentFromTheStart | Mood::CutAtRecipient | Mood::CutAtData | Mood::AtRecipient(_) => {
                 self.say("250 taken").await?;
             }
         }
