@@ -1,7 +1,7 @@
 //! A server to test, and a client that talks to it. The only place that knows how a server is started.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -16,6 +16,10 @@ pub(crate) const ADMIN_EMAIL: &str = "admin@example.org";
 pub(crate) const PASSWORD: &str = "correct horse";
 /// How long an idle connection is kept: less than the server does, so that none is used while it is being closed.
 const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(2);
+/// How long a test waits for what happens by itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it waits between two looks.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
 /// A running server.
 pub(crate) struct TestApp {
@@ -80,6 +84,19 @@ impl TestApp {
 
     pub(crate) fn get(&self, path: &str) -> Ask {
         self.ask(Method::GET, path)
+    }
+
+    /// Asks again and again, as the administrator, until the answer is as it should be; gives it.
+    pub(crate) async fn until(&self, path: &str, is_right: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(path).token(&self.admin).send().await.expect(200).body;
+            if is_right(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < end, "{path}: not as it should be within {PATIENCE:?}: {answer}");
+            tokio::time::sleep(LOOK_PERIOD).await;
+        }
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Ask {
