@@ -119,14 +119,7 @@ impl House {
             registry: Arc::new(Registry::new(Arc::clone(&arbiters), limits.cart_mailbox)),
         });
         let mail = Arc::new(MailRoom::new(templates, mail_sender, mail_server.is_none()));
-        let mailer = MailerHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
-            MailerParts {
-                store: Arc::clone(&store),
-                clock: clock.clone(),
-                delivery: delivery(&store, &clock, mail_server),
-            },
-        );
+        let mailer = mailer(&store, &clock, &arbiters, mail_server);
         let bus = local_bus(&store, &clock, &mail, &mailer, &carts, &inventories);
         let relay = RelayHandle::new(
             Arc::new(Registry::new(Arc::clone(&arbiters), UNCOUNTED)),
@@ -221,15 +214,23 @@ impl House {
     }
 }
 
-/// Sends mails to the server that is configured, and watches it.
-fn delivery(store: &SharedStore, clock: &Clock, server: Option<(SmtpOptions, RetryRules)>) -> Option<Arc<Delivery>> {
-    let (smtp, rules) = server?;
-    let delivery = Arc::new(Delivery::new(Arc::clone(store), clock.clone(), smtp, rules));
-    tokio::spawn({
-        let delivery = Arc::clone(&delivery);
-        async move { delivery.watch().await }
+/// The mailer; it sends to the server that is configured, and the server is watched.
+fn mailer(
+    store: &SharedStore,
+    clock: &Clock,
+    arbiters: &Arc<[ArbiterHandle]>,
+    server: Option<(SmtpOptions, RetryRules)>,
+) -> MailerHandle {
+    let delivery = server.map(|(smtp, rules)| {
+        let delivery = Arc::new(Delivery::new(Arc::clone(store), clock.clone(), smtp, rules));
+        tokio::spawn({
+            let delivery = Arc::clone(&delivery);
+            async move { delivery.watch().await }
+        });
+        delivery
     });
-    Some(delivery)
+    let residence = Arc::new(Registry::new(Arc::clone(arbiters), UNCOUNTED));
+    MailerHandle::new(residence, MailerParts { store: Arc::clone(store), clock: clock.clone(), delivery })
 }
 
 fn local_bus(
