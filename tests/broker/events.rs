@@ -13,7 +13,7 @@ use crate::rabbitmq::VirtualHost;
 use crate::shop::{Shop, Stock, confirmation, until};
 
 /// The queue of the tests' own.
-const OWN: &str = "own";
+pub(crate) const OWN: &str = "own";
 /// The other client: it says as JSON what it finds.
 const PIKA: &str = include_str!("seen_by_pika.py");
 /// Seconds that it may take.
@@ -25,7 +25,7 @@ pub(crate) async fn virtual_host() -> VirtualHost {
 }
 
 /// What a queue got of an order, each thing by what it is about.
-fn of_order(received: &[Received], order: OrderId) -> Vec<Value> {
+pub(crate) fn of_order(received: &[Received], order: OrderId) -> Vec<Value> {
     let id = order.to_string();
     let mut seen = Vec::new();
     for message in received {

@@ -16,3 +16,4 @@ mod queue;
 #[path = "../support/rabbitmq.rs"]
 mod rabbitmq;
 mod shop;
+mod two_relays;

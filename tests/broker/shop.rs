@@ -29,7 +29,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(20);
 /// A server, and the database that goes with it.
 pub(crate) struct Shop {
     pub(crate) app: App,
-    database: Database,
+    database: Arc<Database>,
     client: Client,
 }
 
@@ -43,6 +43,15 @@ pub(crate) struct Stock {
 impl Shop {
     /// A server on a database of its own whose broker is at this address. It need not be there.
     pub(crate) async fn open(database: Database, broker: &str) -> Self {
+        Self::on(Arc::new(database), broker).await
+    }
+
+    /// Another server on the same database.
+    pub(crate) async fn beside(&self, broker: &str) -> Self {
+        Self::on(Arc::clone(&self.database), broker).await
+    }
+
+    async fn on(database: Arc<Database>, broker: &str) -> Self {
         let mut config: Config = database.config();
         config.http.workers = 1;
         config.admin.password = Some("correct horse".into());
