@@ -12,6 +12,8 @@ mod postgres;
 #[path = "../../tests/support/postgres.rs"]
 mod server;
 mod sqlite;
+#[path = "../../tests/support/unprivileged.rs"]
+mod unprivileged;
 
 use std::cell::RefCell;
 use std::path::Path;

@@ -31,4 +31,6 @@ mod services;
 #[expect(dead_code, reason = "here it takes every mail; what else it can do is for the tests of mail")]
 #[path = "../support/smtp.rs"]
 mod smtp;
+#[path = "../support/unprivileged.rs"]
+mod unprivileged;
 mod users;

@@ -10,7 +10,8 @@ use tokio::task::spawn_blocking;
 
 use crate::queue::{Queues, Received};
 use crate::rabbitmq::VirtualHost;
-use crate::shop::{Shop, Stock, confirmation, until};
+use crate::shop::{Shop, confirmation, until};
+use crate::stock::Stock;
 
 /// The queue of the tests' own.
 pub(crate) const OWN: &str = "own";

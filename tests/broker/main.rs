@@ -16,4 +16,8 @@ mod queue;
 #[path = "../support/rabbitmq.rs"]
 mod rabbitmq;
 mod shop;
+#[path = "../support/stock.rs"]
+mod stock;
 mod two_relays;
+#[path = "../support/unprivileged.rs"]
+mod unprivileged;

@@ -12,7 +12,8 @@ use crate::database::Database;
 use crate::proxy::{Fault, Proxy};
 use crate::queue::{Queues, Received};
 use crate::rabbitmq::{End, Server, VirtualHost};
-use crate::shop::{Shop, Stock, confirmation, until};
+use crate::shop::{Shop, confirmation, until};
+use crate::stock::Stock;
 
 /// Customers at work at the same time.
 const CUSTOMERS: usize = 6;

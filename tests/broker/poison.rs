@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use crate::events::virtual_host;
 use crate::queue::{Queues, Received};
-use crate::shop::{Shop, Stock, until};
+use crate::shop::{Shop, until};
+use crate::stock::Stock;
 
 const QUEUE: &str = "update-inventory";
 

@@ -10,16 +10,15 @@ use storekeeper::actors::command::{Command, OrderTransition};
 use storekeeper::actors::shop::{Buyer, CheckoutRequest};
 use storekeeper::app::App;
 use storekeeper::config::Config;
-use storekeeper::domain::ids::{InventoryId, MovementId, OrderId, ProductId, UserId};
-use storekeeper::domain::money::Money;
+use storekeeper::domain::ids::{OrderId, UserId};
 use storekeeper::domain::order::OrderStatus;
-use storekeeper::domain::product::{Product, ProductStatus};
 use storekeeper::messaging::amqp::AmqpOptions;
 use storekeeper::persistence::clock::Clock;
-use storekeeper::persistence::records::{EmailFilter, NewInventory, Order, Page};
+use storekeeper::persistence::records::{EmailFilter, Order, Page};
 use uuid::Uuid;
 
 use crate::database::Database;
+use crate::stock::Stock;
 
 /// How long a test waits for anything before it gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,13 +30,6 @@ pub(crate) struct Shop {
     pub(crate) app: App,
     database: Arc<Database>,
     client: Client,
-}
-
-/// A product with stock.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stock {
-    pub(crate) product: ProductId,
-    pub(crate) inventory: InventoryId,
 }
 
 impl Shop {
@@ -90,24 +82,7 @@ impl Shop {
 
     /// A product with so much stock.
     pub(crate) async fn stock(&self, quantity: i64) -> Stock {
-        let now = Clock::system().now();
-        let (product, inventory) = (ProductId(Uuid::now_v7()), InventoryId(Uuid::now_v7()));
-        let (sku, movement) = (format!("SKU-{inventory}"), MovementId(Uuid::now_v7()));
-        let made = NewInventory { id: inventory, product, sku, quantity, movement, actor: "test".to_owned(), at: now };
-        let product_made = Product {
-            id: product,
-            sku: made.sku.clone(),
-            name: "A thing".to_owned(),
-            description: None,
-            price: Money(100),
-            status: ProductStatus::Published,
-            inventory: Some(inventory),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
-        self.app.store().insert_product(&product_made, Some(&made)).await.expect("a product");
-        Stock { product, inventory }
+        Stock::new(self.app.store().as_ref(), quantity, Clock::system().now()).await
     }
 
     /// What can be sold.

@@ -33,4 +33,6 @@ mod services;
 #[path = "../support/smtp.rs"]
 mod smtp;
 mod stop;
+#[path = "../support/unprivileged.rs"]
+mod unprivileged;
 mod warehouse;

@@ -15,3 +15,7 @@ mod postgres;
 #[path = "../support/redis.rs"]
 mod redis;
 mod shop;
+#[path = "../support/stock.rs"]
+mod stock;
+#[path = "../support/unprivileged.rs"]
+mod unprivileged;

@@ -8,7 +8,8 @@ use storekeeper::domain::ids::CartSessionId;
 use crate::database::Database;
 use crate::postgres;
 use crate::redis::Server;
-use crate::shop::{Shop, Stock, command, shows, until};
+use crate::shop::{Shop, command, shows, until};
+use crate::stock::Stock;
 
 /// Changes of the one cart by each server.
 const CHANGES: i64 = 40;

@@ -8,7 +8,8 @@ use storekeeper::domain::ids::CartSessionId;
 use tokio::task::JoinSet;
 
 use crate::redis::Server;
-use crate::shop::{PATIENCE, Shop, Stock, lives_in, shows, until};
+use crate::shop::{PATIENCE, Shop, lives_in, shows, until};
+use crate::stock::Stock;
 
 /// Customers at work at the same time.
 const CUSTOMERS: usize = 6;

@@ -9,8 +9,9 @@ use storekeeper::domain::cart::Cart;
 use storekeeper::persistence::entry::{Done, Entry};
 use storekeeper::persistence::{Carts, Upkeep};
 
-use crate::node::{Node, Stock, moved, new_cart, resized};
+use crate::node::{Node, moved, new_cart, resized};
 use crate::server::{Database, connect};
+use crate::stock::Stock;
 
 /// How long the writers go on, in seconds; a minute or more to look harder.
 const SOAK_SECONDS: &str = "SOAK_SECONDS";

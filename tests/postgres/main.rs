@@ -14,3 +14,7 @@ mod proxy;
 #[path = "../support/postgres.rs"]
 mod server;
 mod start;
+#[path = "../support/stock.rs"]
+mod stock;
+#[path = "../support/unprivileged.rs"]
+mod unprivileged;

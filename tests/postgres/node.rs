@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storekeeper::domain::cart::{Cart, HoldState, Lifetime, Limits, LineChange};
-use storekeeper::domain::ids::{CartKey, CartSessionId, InventoryId, MovementId, ProductId};
-use storekeeper::domain::money::Money;
-use storekeeper::domain::product::{Product, ProductStatus};
+use storekeeper::domain::ids::{CartKey, CartSessionId, InventoryId, MovementId};
 use storekeeper::domain::stock::{Action, Balance, Move, Reason};
 use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::clock::Clock;
@@ -14,9 +12,10 @@ use storekeeper::persistence::entry::{
     Applied, Committed, Done, Entry, NewMovement, Refusal, SessionAction, SessionChange, Work,
 };
 use storekeeper::persistence::postgres::{PostgresOptions, PostgresStore};
-use storekeeper::persistence::records::NewInventory;
-use storekeeper::persistence::{Catalogue, CommitError, Inventories, Journal, Upkeep};
+use storekeeper::persistence::{CommitError, Inventories, Journal, Upkeep};
 use uuid::Uuid;
+
+use crate::stock::Stock;
 
 const LIFETIME: Lifetime = Lifetime { ttl: Duration::from_secs(900), max_age: Duration::from_secs(3600) };
 const LIMITS: Limits = Limits { lines: 100, units: 10_000 };
@@ -25,13 +24,6 @@ const LIMITS: Limits = Limits { lines: 100, units: 10_000 };
 pub(crate) struct Node {
     pub(crate) store: PostgresStore,
     pub(crate) clock: Clock,
-}
-
-/// A product with stock.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stock {
-    pub(crate) product: ProductId,
-    pub(crate) inventory: InventoryId,
 }
 
 impl Node {
@@ -44,25 +36,7 @@ impl Node {
 
     /// A product with so much stock.
     pub(crate) async fn stock(&self, quantity: i64) -> Stock {
-        let now = self.clock.now();
-        let (product, inventory) = (ProductId(Uuid::now_v7()), InventoryId(Uuid::now_v7()));
-        let sku = format!("SKU-{inventory}");
-        let movement = MovementId(Uuid::now_v7());
-        let made = NewInventory { id: inventory, product, sku, quantity, movement, actor: "test".to_owned(), at: now };
-        let product_made = Product {
-            id: product,
-            sku: made.sku.clone(),
-            name: "A thing".to_owned(),
-            description: None,
-            price: Money(100),
-            status: ProductStatus::Published,
-            inventory: Some(inventory),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
-        self.store.insert_product(&product_made, Some(&made)).await.expect("a product");
-        Stock { product, inventory }
+        Stock::new(&self.store, quantity, self.clock.now()).await
     }
 
     pub(crate) async fn balance(&self, stock: &Stock) -> Balance {

@@ -15,8 +15,9 @@ use storekeeper::persistence::records::{EmailStatus, NewEmail, ProductChange, Pr
 use storekeeper::persistence::{Catalogue, Outbox};
 use uuid::Uuid;
 
-use crate::node::{Node, Stock};
+use crate::node::Node;
 use crate::server::Database;
+use crate::stock::Stock;
 
 /// How long it may take until one server has found out what another did, before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);

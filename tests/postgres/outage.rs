@@ -11,9 +11,10 @@ use sqlx::postgres::PgConnection;
 use storekeeper::app::App;
 use tokio::task::JoinSet;
 
-use crate::node::{Node, Stock};
+use crate::node::Node;
 use crate::nodes::config;
 use crate::server::{Database, Durability, Server, connect};
+use crate::stock::Stock;
 
 /// How long the database is away.
 const OUTAGE: Duration = Duration::from_secs(5);

@@ -19,6 +19,8 @@ mod postgres;
 mod server;
 mod shop;
 mod sqlite;
+#[path = "../support/unprivileged.rs"]
+mod unprivileged;
 mod upkeep;
 
 /// Runs every case over the database that `$open` makes: an async function from a clock to a `shop::Opened`.

@@ -13,6 +13,7 @@ mod rabbitmq;
 mod services;
 #[allow(dead_code, reason = "only the tests of mail have it do all that it can")]
 pub(crate) mod smtp;
+mod unprivileged;
 
 use std::sync::Arc;
 use std::time::Duration;

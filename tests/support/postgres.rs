@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -17,6 +17,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::unprivileged;
 
 /// The server that ordinary tests use when it is given, as a URL of any of its databases.
 const GIVEN_SERVER: &str = "TEST_DATABASE_URL";
@@ -58,12 +60,12 @@ impl Server {
     /// A new server with nothing in it.
     pub(crate) fn new(durability: Durability) -> Self {
         let folder = tempfile::Builder::new().prefix("storekeeper-").tempdir().expect("a folder");
-        if let Some((user, group)) = unprivileged() {
+        if let Some((user, group)) = unprivileged::user_and_group(UNPRIVILEGED) {
             chown(folder.path(), Some(user), Some(group)).expect("the folder is given away");
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("permissions");
         }
         let data = folder.path().join("data");
-        let made = as_unprivileged(&program("initdb"))
+        let made = unprivileged::command(UNPRIVILEGED, &program("initdb"))
             .args(["--no-sync", "--auth=trust", "--username=shop", "--encoding=UTF8", "--locale=C", "-D"])
             .arg(&data)
             .current_dir(folder.path())
@@ -80,7 +82,7 @@ impl Server {
         let folder = self.folder.path();
         let sync = if self.durability == Durability::Real { "on" } else { "off" };
         let log = fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
-        let mut command = as_unprivileged(Path::new("sh"));
+        let mut command = unprivileged::command(UNPRIVILEGED, Path::new("sh"));
         command.args(["-c", GUARD]).arg(program("postgres")).arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
         for setting in ["listen_addresses=", "max_connections=300", "max_prepared_transactions=0"] {
             command.args(["-c", setting]);
@@ -225,30 +227,4 @@ fn program(name: &str) -> PathBuf {
     versions.retain(|program| program.exists());
     versions.sort();
     versions.pop().unwrap_or_else(|| PathBuf::from(name))
-}
-
-/// A command that does not run as root.
-fn as_unprivileged(program: &Path) -> Command {
-    match unprivileged() {
-        None => Command::new(program),
-        Some((user, group)) => {
-            let mut command = Command::new("setpriv");
-            command
-                .args([&format!("--reuid={user}"), &format!("--regid={group}"), "--clear-groups", "--"])
-                .arg(program);
-            command
-        }
-    }
-}
-
-/// The user and group to become, when this is root.
-fn unprivileged() -> Option<(u32, u32)> {
-    let id = |arguments: &[&str]| {
-        let told = Command::new("id").args(arguments).output().ok()?;
-        String::from_utf8(told.stdout).ok()?.trim().parse::<u32>().ok()
-    };
-    if id(&["-u"]) != Some(0) {
-        return None;
-    }
-    Some((id(&["-u", UNPRIVILEGED])?, id(&["-g", UNPRIVILEGED])?))
 }

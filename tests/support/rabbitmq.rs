@@ -9,7 +9,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::unprivileged;
 
 /// The server that ordinary tests use when it is given, as a URL of any of its virtual hosts; and the address of its
 /// management API, by which virtual hosts are made, such as `http://guest:guest@127.0.0.1:15672`.
@@ -97,7 +99,7 @@ impl Server {
         );
         fs::write(folder.path().join("rabbitmq.conf"), settings).expect("settings");
         fs::write(folder.path().join("plugins"), "[rabbitmq_management].\n").expect("plugins");
-        if let Some((user, group)) = unprivileged() {
+        if let Some((user, group)) = unprivileged::user_and_group(UNPRIVILEGED) {
             for path in ["", "rabbitmq.conf", "plugins"] {
                 chown(folder.path().join(path), Some(user), Some(group)).expect("the folder is given away");
             }
@@ -113,7 +115,7 @@ impl Server {
         let folder = self.folder.path();
         let [_, _, names, nodes] = self.ports;
         let log = fs::File::options().create(true).append(true).open(folder.join("output")).expect("a log");
-        let mut command = as_unprivileged(Path::new("sh"));
+        let mut command = unprivileged::command(UNPRIVILEGED, Path::new("sh"));
         command.args(["-c", GUARD, PROGRAM]).current_dir(folder);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RABBITMQ_") || name.starts_with("ERL_"))
         {
@@ -269,30 +271,4 @@ fn free_ports() -> [u16; 4] {
     }
     let ports: Vec<u16> = held.iter().map(|held| held.local_addr().expect("an address").port()).collect();
     ports.try_into().expect("four")
-}
-
-/// A command that does not run as root.
-fn as_unprivileged(program: &Path) -> Command {
-    match unprivileged() {
-        None => Command::new(program),
-        Some((user, group)) => {
-            let mut command = Command::new("setpriv");
-            command
-                .args([&format!("--reuid={user}"), &format!("--regid={group}"), "--clear-groups", "--"])
-                .arg(program);
-            command
-        }
-    }
-}
-
-/// The user and group to become, when this is root.
-fn unprivileged() -> Option<(u32, u32)> {
-    let id = |arguments: &[&str]| {
-        let told = Command::new("id").args(arguments).output().ok()?;
-        String::from_utf8(told.stdout).ok()?.trim().parse::<u32>().ok()
-    };
-    if id(&["-u"]) != Some(0) {
-        return None;
-    }
-    Some((id(&["-u", UNPRIVILEGED])?, id(&["-g", UNPRIVILEGED])?))
 }
