@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::actors::house::{House, HouseLimits, HouseParts};
 use crate::actors::mirror::MirrorState;
 use crate::actors::shop::Shop;
+use crate::actors::supervision;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::domain::user::EmailAddress;
@@ -119,6 +120,7 @@ impl App {
     /// # Errors
     /// As of [`build`](Self::build).
     pub async fn build_at(config: Config, clock: Clock) -> Result<Self, AppError> {
+        supervision::note_panics();
         let stop = CancellationToken::new();
         let (started_to, started) = oneshot::channel();
         let (ended_to, ended) = oneshot::channel();
@@ -326,6 +328,7 @@ async fn open(
             token_secret: config.tokens.secret.clone(),
             mail_sender: config.mail.sender.clone(),
             mail_captured: config.mail.smtp.is_none(),
+            node: config.http.node.clone(),
             password_hashes_at_once: cores(),
         },
         dependencies: dependencies(&house),
@@ -367,6 +370,7 @@ fn house_limits(config: &Config) -> HouseLimits {
         journal_batch_max: config.actors.journal_batch_max,
         idle_ttl: config.actors.idle_ttl,
         order_pending_ttl: config.order_pending_ttl,
+        supervision: config.actors.supervision,
     }
 }
 

@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::actors::delivery::RetryRules;
 use crate::actors::shop::ShopRules;
+use crate::actors::supervision::Policy;
 use crate::domain::cart::{Lifetime, Limits};
 use crate::domain::money::{Currency, TaxRate};
 use crate::domain::user::EmailAddress;
@@ -73,6 +74,8 @@ pub struct HttpConfig {
     pub workers: usize,
     /// How long a request may take.
     pub request_deadline: Duration,
+    /// What this server is called among others.
+    pub node: String,
 }
 
 /// Where things are kept.
@@ -154,6 +157,8 @@ pub struct ActorsConfig {
     pub journal_batch_max: usize,
     /// After how long without a message an actor is put away.
     pub idle_ttl: Duration,
+    /// When dead actors are started again.
+    pub supervision: Policy,
 }
 
 /// What is logged, and how.
@@ -245,12 +250,26 @@ fn read_http(reader: &mut Reader<'_>) -> Option<HttpConfig> {
         Some(_) => reader.number(&settings::HTTP_WORKERS, "threads", 1, 1_024),
         None => Some(available_parallelism().map_or(1, |cores| cores.get() as u64)),
     };
+    let node = match reader.given(settings::NODE_NAME.name) {
+        Some(_) => reader.read(&settings::NODE_NAME, "1 to 64 visible ASCII characters", |text| {
+            let fits = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+            fits.then(|| text.to_owned())
+        }),
+        None => Some(this_node()),
+    };
     let deadline = reader.number(&settings::REQUEST_DEADLINE_MS, "milliseconds", 50, 600_000);
     Some(HttpConfig {
         bind: bind?,
         workers: usize::try_from(workers?).ok()?,
         request_deadline: Duration::from_millis(deadline?),
+        node: node?,
     })
+}
+
+/// The machine's name and this process's number: no two servers at a time have both.
+fn this_node() -> String {
+    let machine = hostname::get().ok().and_then(|name| name.into_string().ok());
+    format!("{}/{}", machine.as_deref().unwrap_or("localhost"), std::process::id())
 }
 
 fn read_shop(reader: &mut Reader<'_>) -> Option<ShopRules> {
@@ -329,6 +348,7 @@ fn read_actors(reader: &mut Reader<'_>) -> Option<ActorsConfig> {
     let journal = count(&settings::JOURNAL_MAILBOX, "changes");
     let batch = count(&settings::JOURNAL_BATCH_MAX, "changes");
     let idle = seconds(reader, &settings::IDLE_ACTOR_TTL, 1, DAY_SECONDS);
+    let supervision = read_supervision(reader);
     if batch? > journal? {
         reader.fault(&settings::JOURNAL_BATCH_MAX, "it must not be more than JOURNAL_MAILBOX, which it is taken from");
     }
@@ -340,6 +360,23 @@ fn read_actors(reader: &mut Reader<'_>) -> Option<ActorsConfig> {
         journal_mailbox: size(journal)?,
         journal_batch_max: size(batch)?,
         idle_ttl: idle?,
+        supervision: supervision?,
+    })
+}
+
+fn read_supervision(reader: &mut Reader<'_>) -> Option<Policy> {
+    let deaths = reader.number(&settings::ACTOR_QUARANTINE_AFTER, "panics", 0, 1_000);
+    let window = seconds(reader, &settings::ACTOR_QUARANTINE_WINDOW, 1, DAY_SECONDS);
+    let backoff = reader.number(&settings::ACTOR_BACKOFF_MAX_MS, "milliseconds", 0, 600_000);
+    let hang = seconds(reader, &settings::ACTOR_HANG_LIMIT, 0, DAY_SECONDS);
+    let backoff_max = Duration::from_millis(backoff?);
+    let default = Policy::default();
+    Some(Policy {
+        deaths_max: u32::try_from(deaths?).ok().filter(|deaths| *deaths > 0),
+        window: window?,
+        backoff_min: default.backoff_min.min(backoff_max),
+        backoff_max,
+        hang_limit: hang.map(|hang| (!hang.is_zero()).then_some(hang))?,
     })
 }
 

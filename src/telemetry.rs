@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use crate::actors::supervision;
 use crate::config::{LogConfig, LogFormat};
 
 /// Why nothing can be logged.
@@ -62,6 +63,10 @@ pub fn log_panics() {
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
+    // What an actor dies of is logged by its supervisor, who knows more.
+    if supervision::current().is_some() {
+        return;
+    }
     let message = panic.payload_as_str().unwrap_or("a panic without a text");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();

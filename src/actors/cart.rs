@@ -17,9 +17,12 @@ use crate::domain::product::Product;
 use crate::persistence::records::KeptCart;
 
 use super::cart_change::{self, CartParts};
-use super::command::{CartView, Command, CommandError};
+use super::command::{AppliedOutcome, CartView, Command, CommandError};
+use super::faults::Moment;
+use super::gauge::Ticket;
 use super::mailbox::Posted;
 use super::registry::{Birth, Passivate};
+use super::supervision::ActorKind;
 
 /// What is asked of a cart.
 pub struct CartRequest {
@@ -31,14 +34,14 @@ pub struct CartRequest {
 
 /// What is asked of a cart, and who is told.
 pub enum CartAsk {
-    /// What is in it.
-    Read(Reply<CartView>),
+    /// What is in it, until then.
+    Read(Instant, Reply<CartView>),
     /// A change of one line.
     Change(LineRequest, Command<CartView>, Reply<CartView>),
     /// Its end; its units go back to stock.
     Clear(Command<()>, Reply<()>),
-    /// To be left alone with it, for a checkout.
-    Claim(oneshot::Sender<Result<Claim, NotClaimed>>),
+    /// To be left alone with it, for a checkout; not begun after then.
+    Claim(Instant, oneshot::Sender<Result<Claim, NotClaimed>>),
 }
 
 /// Where an answer goes.
@@ -128,7 +131,7 @@ pub struct CartActor {
 }
 
 enum Waiting {
-    Request(Posted<CartRequest>),
+    Request(Box<Posted<CartRequest>>),
     Expire(Expire),
 }
 
@@ -152,7 +155,7 @@ impl CartActor {
             };
             match self.waiting.pop_front() {
                 None => return,
-                Some(Waiting::Request(posted)) => self.begin(posted, kept, context),
+                Some(Waiting::Request(posted)) => self.begin(*posted, kept, context),
                 Some(Waiting::Expire(expire)) => self.expire(expire, kept, context),
             }
         }
@@ -176,6 +179,7 @@ impl CartActor {
                 Ok(None) => actor.known = Known::Missing,
                 Err(error) => {
                     let error = CommandError::from(error);
+                    actor.birth.gauge.error(&format!("the cart can not be read: {error}"));
                     for waiting in std::mem::take(&mut actor.waiting) {
                         if let Waiting::Request(posted) = waiting {
                             refuse(posted.message.ask, error.clone());
@@ -187,13 +191,19 @@ impl CartActor {
         }));
     }
 
-    /// Begins a request. A session whose secret is another than the caller's is one that is not there.
+    /// Begins a request, unless nobody waits for it any more. A session whose secret is another than the caller's is
+    /// one that is not there.
     fn begin(&mut self, posted: Posted<CartRequest>, kept: Option<KeptCart>, context: &mut Context<Self>) {
-        let Posted { message: CartRequest { session, ask }, ticket } = posted;
+        let Posted { message: CartRequest { session, ask }, mut ticket } = posted;
+        if deadline(&ask) <= Instant::now() {
+            return refuse(ask, CommandError::Deadline { applied: AppliedOutcome::No });
+        }
+        ticket.begin();
+        self.fault_at(Moment::Before);
         let kept = kept.filter(|kept| same_secret(&kept.cart.id, &session));
         let parts = self.parts.clone();
         match ask {
-            CartAsk::Read(reply) => {
+            CartAsk::Read(_, reply) => {
                 let read = async move { (cart_change::read(&parts, session, kept).await, Left::Same) };
                 self.run(read, reply, ticket, context);
             }
@@ -203,7 +213,7 @@ impl CartActor {
             CartAsk::Clear(command, reply) => {
                 self.run(cart_change::clear(parts, kept, command), reply, ticket, context);
             }
-            CartAsk::Claim(reply) => self.claim(kept, reply, ticket, context),
+            CartAsk::Claim(_, reply) => self.claim(kept, reply, ticket, context),
         }
     }
 
@@ -212,13 +222,14 @@ impl CartActor {
         &mut self,
         work: impl Future<Output = (Result<T, CommandError>, Left)> + 'static,
         reply: Reply<T>,
-        ticket: super::mailbox::Ticket,
+        ticket: Ticket,
         context: &mut Context<Self>,
     ) {
         self.busy = true;
         context.spawn(work.into_actor(self).map(move |(answer, left), actor, context| {
+            actor.fault_at(Moment::After);
             actor.left(left);
-            drop(ticket);
+            ticket.answered(&answer);
             // A caller who is gone needs no answer.
             drop(reply.send(answer));
             actor.go_on(context);
@@ -230,14 +241,14 @@ impl CartActor {
         &mut self,
         kept: Option<KeptCart>,
         reply: oneshot::Sender<Result<Claim, NotClaimed>>,
-        ticket: super::mailbox::Ticket,
+        ticket: Ticket,
         context: &mut Context<Self>,
     ) {
         let now = self.parts.clock.now();
         let cart = match kept {
             Some(KeptCart { cart, .. }) if cart.is_live(now) && !cart.lines.is_empty() => cart,
             not_claimable => {
-                drop(ticket);
+                ticket.done();
                 drop(reply.send(Err(why_not_claimable(not_claimable))));
                 return self.leave_if_ended(context);
             }
@@ -255,7 +266,7 @@ impl CartActor {
                 Ok(Became::Order(order)) => Left::Now(Box::new(cart_change::ordered(before, order))),
                 Err(_) => Left::Unknown,
             });
-            drop(ticket);
+            ticket.done();
             actor.go_on(context);
             actor.leave_if_ended(context);
         }));
@@ -283,6 +294,10 @@ impl CartActor {
                 self.parts.mirror.recheck(self.key);
             }
         }
+    }
+
+    fn fault_at(&self, moment: Moment) {
+        self.parts.faults.at(ActorKind::Cart, moment, Some(self.key.0));
     }
 
     /// An ended session, or one that never began, needs no actor.
@@ -323,18 +338,18 @@ fn same_secret(one: &CartSessionId, other: &CartSessionId) -> bool {
 
 fn refuse(ask: CartAsk, error: CommandError) {
     match ask {
-        CartAsk::Read(reply) | CartAsk::Change(_, _, reply) => drop(reply.send(Err(error))),
+        CartAsk::Read(_, reply) | CartAsk::Change(_, _, reply) => drop(reply.send(Err(error))),
         CartAsk::Clear(_, reply) => drop(reply.send(Err(error))),
-        CartAsk::Claim(reply) => drop(reply.send(Err(NotClaimed::Refused(error)))),
+        CartAsk::Claim(_, reply) => drop(reply.send(Err(NotClaimed::Refused(error)))),
     }
 }
 
-/// Until when the caller waits; reads and claims are quick and have none of their own.
-fn deadline(ask: &CartAsk) -> Option<Instant> {
+/// Until when the caller waits.
+fn deadline(ask: &CartAsk) -> Instant {
     match ask {
-        CartAsk::Read(_) | CartAsk::Claim(_) => None,
-        CartAsk::Change(_, command, _) => Some(command.deadline),
-        CartAsk::Clear(command, _) => Some(command.deadline),
+        CartAsk::Read(deadline, _) | CartAsk::Claim(deadline, _) => *deadline,
+        CartAsk::Change(_, command, _) => command.deadline,
+        CartAsk::Clear(command, _) => command.deadline,
     }
 }
 
@@ -346,11 +361,7 @@ impl Handler<Posted<CartRequest>> for CartActor {
     type Result = ();
 
     fn handle(&mut self, posted: Posted<CartRequest>, context: &mut Self::Context) {
-        if deadline(&posted.message.ask).is_some_and(|deadline| deadline <= Instant::now()) {
-            let applied = super::command::AppliedOutcome::No;
-            return refuse(posted.message.ask, CommandError::Deadline { applied });
-        }
-        self.waiting.push_back(Waiting::Request(posted));
+        self.waiting.push_back(Waiting::Request(Box::new(posted)));
         self.go_on(context);
     }
 }

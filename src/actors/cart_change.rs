@@ -20,12 +20,14 @@ use crate::persistence::records::KeptCart;
 use super::cart::{CartActor, Left, LineRequest};
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CartView, CartViewLine, Command, CommandError, RememberAs};
+use super::faults::{Faults, Moment};
 use super::inventories::Inventories;
 use super::journal::{JournalError, JournalHandle};
 use super::mirror::Mirror;
 use super::opened::OpenedCarts;
 use super::registry::Registry;
 use super::shop::ShopRules;
+use super::supervision::ActorKind;
 
 /// Tries of a request whose cart is changed by somebody else (an expiry, another node) while it runs.
 const TRIES_MAX: u32 = 4;
@@ -53,6 +55,8 @@ pub struct CartParts {
     pub registry: Arc<Registry<CartKey, CartActor>>,
     /// What was opened without an actor.
     pub opened: Arc<OpenedCarts>,
+    /// What goes wrong because a test says so.
+    pub(super) faults: Faults,
 }
 
 /// The cart as it is shown. One that is not live has nothing in it.
@@ -117,6 +121,7 @@ pub(super) async fn change(
         let entry = entry_of_change(&cart, &after, line, &view, command);
         let takes = line.map_or(0, |line| line.units_taken()).max(0);
         write(parts, entry, takes, line.map(|line| line.inventory()), command.deadline).await?;
+        parts.faults.pass(ActorKind::Cart, Moment::During, Some(cart.id.key.0)).await;
         parts.mirror.show(&after).await;
         Ok((view, Some(KeptCart { cart: after, order: None })))
     })

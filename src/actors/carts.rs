@@ -1,7 +1,7 @@
 //! The way to all carts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -43,13 +43,13 @@ impl Carts {
         &self.parts.registry
     }
 
-    /// What is in a cart.
+    /// What is in a cart; nobody waits for it after `deadline`.
     ///
     /// # Errors
     /// That the cart could not say.
-    pub async fn read(&self, session: CartSessionId) -> Result<CartView, CommandError> {
+    pub async fn read(&self, session: CartSessionId, deadline: Instant) -> Result<CartView, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.post(session, CartAsk::Read(reply))?;
+        self.post(session, CartAsk::Read(deadline, reply))?;
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::No }))
     }
 
@@ -124,10 +124,10 @@ impl Carts {
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
     }
 
-    /// Claims a cart for a checkout: it does nothing else until told what became of it.
-    pub(super) async fn claim(&self, session: CartSessionId) -> Result<Claim, NotClaimed> {
+    /// Claims a cart for a checkout, until `deadline`: it does nothing else until told what became of it.
+    pub(super) async fn claim(&self, session: CartSessionId, deadline: Instant) -> Result<Claim, NotClaimed> {
         let (reply, answer) = oneshot::channel();
-        self.post(session, CartAsk::Claim(reply)).map_err(NotClaimed::Refused)?;
+        self.post(session, CartAsk::Claim(deadline, reply)).map_err(NotClaimed::Refused)?;
         let died = CommandError::ActorDied { applied: AppliedOutcome::No };
         answer.await.unwrap_or(Err(NotClaimed::Refused(died)))
     }
@@ -165,7 +165,7 @@ impl Carts {
         let parts = self.parts.clone();
         let start = move |birth: Birth| CartActor::of(session.key, parts.clone(), birth);
         let posted = self.parts.registry.post(session.key, CartRequest { session, ask }, start);
-        posted.map_err(|_| CommandError::Overloaded)
+        posted.map_err(|(_, unposted)| CommandError::Unposted(unposted))
     }
 }
 
@@ -174,7 +174,7 @@ fn new_session() -> Result<CartSessionId, CommandError> {
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(|error| {
         tracing::error!(%error, "the system gives no random bytes");
-        CommandError::Overloaded
+        CommandError::Unwritable
     })?;
     Ok(CartSessionId { key: CartKey(Uuid::now_v7()), secret })
 }

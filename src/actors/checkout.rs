@@ -25,11 +25,13 @@ use super::cart_change::{CartParts, ending, is_stale, ordered, remember};
 use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CheckedOut, Command, CommandError, OrderTransition};
+use super::faults::{Faults, Moment};
 use super::journal::{JournalError, JournalHandle};
 use super::mailer::MailRoom;
 use super::mirror::Mirror;
 use super::relay::RelayHandle;
 use super::shop::{CheckoutRequest, ShopRules};
+use super::supervision::ActorKind;
 
 /// Tries of a checkout or a transition that meets somebody else at the same cart or order.
 const TRIES_MAX: u32 = 5;
@@ -55,14 +57,16 @@ pub struct CheckoutParts {
     pub mirror: Mirror,
     /// The rules of the shop.
     pub rules: ShopRules,
+    /// What goes wrong because a test says so.
+    pub(super) faults: Faults,
 }
 
 impl CheckoutParts {
     /// What the carts work with, and what comes after a checkout.
     #[must_use]
     pub fn new(carts: Carts, mail: Arc<MailRoom>, relay: RelayHandle) -> Self {
-        let CartParts { store, clock, journal, catalogue, mirror, rules, .. } = carts.parts().clone();
-        Self { store, clock, journal, carts, catalogue, mail, relay, mirror, rules }
+        let CartParts { store, clock, journal, catalogue, mirror, rules, faults, .. } = carts.parts().clone();
+        Self { store, clock, journal, carts, catalogue, mail, relay, mirror, rules, faults }
     }
 }
 
@@ -76,7 +80,7 @@ pub(super) async fn checkout(
         if command.deadline <= Instant::now() {
             return Err(CommandError::Deadline { applied: AppliedOutcome::No });
         }
-        let claim = match parts.carts.claim(request.session).await {
+        let claim = match parts.carts.claim(request.session, command.deadline).await {
             Ok(claim) => claim,
             Err(NotClaimed::Ordered(order)) => return ordered_before(parts, order, request.buyer.user).await,
             Err(NotClaimed::Refused(error)) => return Err(error),
@@ -91,8 +95,10 @@ pub(super) async fn checkout(
         };
         let order = Arc::new(order);
         let entry = placing(&claim.cart, &order, versions, command)?;
+        parts.faults.pass(ActorKind::Orders, Moment::During, None).await;
         match parts.journal.write(entry, command.deadline).await {
             Ok(_) => {
+                parts.faults.pass(ActorKind::Orders, Moment::After, None).await;
                 drop(claim.ended.send(Became::Order(order.id)));
                 parts.relay.wake();
                 parts.mirror.show(&ordered(claim.cart, order.id).cart).await;

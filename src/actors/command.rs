@@ -12,6 +12,8 @@ use crate::domain::timestamp::Timestamp;
 use crate::persistence::StoreError;
 use crate::persistence::records::{IdempotencyKey, Inventory, Order, StoredResponse};
 
+use super::mailbox::Unposted;
+
 /// What comes with every change: who asks, until when they wait, and what they call the request.
 ///
 /// `T` is what the change answers with.
@@ -185,15 +187,16 @@ pub enum CommandError {
     /// A message that was done before.
     #[error("the message was done before")]
     MessageKnown,
-    /// An event or a mail could not be written. A fault of the program; nothing was done.
-    #[error("an event or a mail could not be written")]
+    /// An event or a mail could not be written, or a secret not made. A fault of the program or of the system; nothing
+    /// was done.
+    #[error("something of the server's own could not be made")]
     Unwritable,
     /// Others changed the same thing again and again while this was tried. Nothing was done.
     #[error("others are changing the same thing")]
     Contended,
-    /// A mailbox is full. Nothing was done.
-    #[error("too many requests are waiting")]
-    Overloaded,
+    /// No actor took it: too many requests wait, or the actor is down. Nothing was done.
+    #[error(transparent)]
+    Unposted(#[from] Unposted),
     /// The deadline passed.
     #[error("there was no answer in time")]
     Deadline {
@@ -240,7 +243,36 @@ impl CommandError {
             | Self::MessageKnown
             | Self::Unwritable
             | Self::Contended
-            | Self::Overloaded => AppliedOutcome::No,
+            | Self::Unposted(_) => AppliedOutcome::No,
+        }
+    }
+
+    /// Whether it was not done for want of something that works, and not because a rule says no.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Unposted(_)
+            | Self::Deadline { .. }
+            | Self::ActorDied { .. }
+            | Self::Store { .. }
+            | Self::Unwritable
+            | Self::Contended => true,
+            Self::ProductNotFound
+            | Self::InventoryNotFound
+            | Self::InventoryMismatch { .. }
+            | Self::InsufficientStock { .. }
+            | Self::StockOverflow
+            | Self::TotalOverflow
+            | Self::Cart(_)
+            | Self::CartNotFound
+            | Self::CartEmpty
+            | Self::HoldExpired { .. }
+            | Self::PriceChanged { .. }
+            | Self::CartOrdered
+            | Self::OrderNotFound
+            | Self::InvalidTransition { .. }
+            | Self::KeyKnown
+            | Self::MessageKnown => false,
         }
     }
 }

@@ -20,6 +20,11 @@ use crate::persistence::clock::Clock;
 use crate::persistence::records::{Email, FailedTry};
 use crate::persistence::{SharedStore, StoreError};
 
+use super::faults::{Faults, Moment};
+use super::supervision::{ActorKind, Identity, Panicked};
+
+/// In whose name mails are sent.
+const MAILER: Identity = Identity { kind: ActorKind::Mailer, key: None };
 /// Times that a mail is handed over without an answer at most.
 const UNANSWERED_MAX: i64 = 2;
 /// How much longer than an offer a claim lasts: for the database, and for a busy machine.
@@ -28,6 +33,9 @@ const CLAIM_MARGIN: Duration = Duration::from_secs(30);
 const IDLE_PROBE_PERIOD: Duration = Duration::from_secs(60);
 /// The first and the longest wait before the database is told again what the mail server said.
 const MARK_DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Mails on their way.
+type Sending = JoinSet<Result<(), Panicked>>;
 
 /// When a mail is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,15 +98,16 @@ pub struct Delivery {
     places: Arc<Semaphore>,
     more: Notify,
     stopping: CancellationToken,
+    faults: Faults,
 }
 
 impl Delivery {
     /// Sends to the server of `smtp`, by `rules`.
     #[must_use]
-    pub fn new(store: SharedStore, clock: Clock, smtp: SmtpOptions, rules: RetryRules) -> Self {
+    pub(super) fn new(store: SharedStore, clock: Clock, smtp: SmtpOptions, rules: RetryRules, faults: Faults) -> Self {
         let places = Arc::new(Semaphore::new(smtp.sends_max));
         let (courier, more, stopping) = (Courier::new(smtp), Notify::new(), CancellationToken::new());
-        Self { store, clock, courier, rules, places, more, stopping }
+        Self { store, clock, courier, rules, places, more, stopping, faults }
     }
 
     /// Whether the mail server answered when it was last spoken to.
@@ -114,7 +123,7 @@ impl Delivery {
 
     /// Sends until nothing is due and nothing is on its way.
     pub(super) async fn run(self: &Arc<Self>) {
-        let mut sending = JoinSet::new();
+        let mut sending = Sending::new();
         loop {
             let begun = if self.stopping.is_cancelled() { 0 } else { self.begin(&mut sending).await };
             if begun > 0 {
@@ -124,14 +133,18 @@ impl Delivery {
                 return;
             }
             tokio::select! {
-                _ = sending.join_next() => {}
+                ended = sending.join_next() => if let Some(Ok(Err(panicked))) = ended {
+                    // That ends the run, so that it is seen and counted. The other mails go on by themselves.
+                    sending.detach_all();
+                    panicked.resume();
+                },
                 () = self.more.notified() => {}
             }
         }
     }
 
     /// Claims as many due mails as there are free places, and begins to send them; gives how many.
-    async fn begin(self: &Arc<Self>, sending: &mut JoinSet<()>) -> usize {
+    async fn begin(self: &Arc<Self>, sending: &mut Sending) -> usize {
         let mut places: Vec<OwnedSemaphorePermit> = Vec::new();
         while let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             places.push(place);
@@ -149,10 +162,11 @@ impl Delivery {
         let begun = claimed.len();
         for (email, place) in claimed.into_iter().zip(places) {
             let delivery = Arc::clone(self);
-            sending.spawn(async move {
+            let deliver = async move {
                 delivery.deliver(&email).await;
                 drop(place);
-            });
+            };
+            sending.spawn(MAILER.watch(deliver, |_| {}));
         }
         begun
     }
@@ -160,7 +174,9 @@ impl Delivery {
     /// Tries a mail once, and keeps what it came to.
     async fn deliver(&self, email: &Email) {
         let id = email.mail.id;
-        match self.send(email).await {
+        let outcome = self.send(email).await;
+        self.faults.pass(ActorKind::Mailer, Moment::After, None).await;
+        match outcome {
             Outcome::Sent => {
                 tracing::debug!(mail = %id, attempt = email.attempts, "a mail is sent");
                 self.keep(|| self.store.email_done(id, false, self.clock.now())).await;
@@ -200,6 +216,7 @@ impl Delivery {
             Ok(false) => return Outcome::Lost,
             Err(error) => return self.failed(email, &DeliveryError::NotNow(error.to_string())),
         }
+        self.faults.pass(ActorKind::Mailer, Moment::During, None).await;
         match offer.hand_over().await {
             Ok(()) => Outcome::Sent,
             Err(error) => self.failed(email, &error),

@@ -7,7 +7,6 @@ use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::ids::InventoryId;
 use crate::messaging::amqp::{AmqpBus, AmqpOptions};
 use crate::messaging::bus::{Consumer, EventBus, LocalBus};
 use crate::messaging::mail::Templates;
@@ -23,23 +22,25 @@ use super::catalogue::Catalogue;
 use super::checkout::CheckoutParts;
 use super::consumers::{CartConsumer, KeptDeadLetters, MailConsumer, StockConsumer};
 use super::delivery::{Delivery, RetryRules};
+use super::faults::Faults;
 use super::inventories::Inventories;
-use super::inventory::{InventoryActor, InventoryParts};
+use super::inventory::InventoryParts;
 use super::journal::{JournalHandle, JournalParts};
-use super::mailer::{MailRoom, MailerHandle, MailerParts};
+use super::mailer::{MailRoom, Mailer, MailerHandle};
 use super::mirror::Mirror;
 use super::orders::OrdersHandle;
+use super::periodic::PeriodicHandle;
 use super::registry::Registry;
-use super::relay::{RelayHandle, RelayParts};
-use super::shop::{Shop, ShopRules};
-use super::sweeper::{SweeperHandle, SweeperParts};
+use super::relay::{Relay, RelayHandle};
+use super::roster::Roster;
+use super::shop::{Shop, ShopParts, ShopRules};
+use super::supervision::{ActorKind, Policy};
+use super::sweeper::{Sweeper, SweeperHandle, SweeperParts};
 
 /// How often it is looked whether the actors that nobody asks are alive.
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
 /// How often it is looked whether everything has been done, when the server stops.
 const DRAIN_PERIOD: Duration = Duration::from_millis(5);
-/// Places in the mailboxes that take no commands.
-const UNCOUNTED: u32 = 1;
 
 /// How much may wait, and how long things are kept.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +59,8 @@ pub struct HouseLimits {
     pub idle_ttl: Duration,
     /// After how long an unconfirmed order is cancelled; `None` is never.
     pub order_pending_ttl: Option<Duration>,
+    /// When dead actors are started again.
+    pub supervision: Policy,
 }
 
 /// What the actors are made of.
@@ -108,52 +111,49 @@ impl House {
     /// Puts the actors together and starts those that work by themselves. To be called on the runtime.
     #[must_use]
     pub fn open(parts: HouseParts) -> Self {
+        let faults = Faults::of_environment();
         let HouseParts { store, clock, rules, limits, redis, broker, templates, .. } = parts;
         let HouseParts { mail_sender, mail_server, arbiters, runtime, .. } = parts;
-        let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
+        let built = Builder { store, clock, arbiters, limits, faults };
         let announcer = Arc::<Announcer>::default();
-        let journal = journal(&store, &stock, &announcer, &arbiters, &limits);
-        let inventories =
-            Inventories::new(InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry: stock });
-        let catalogue = Arc::new(Catalogue::new(Arc::clone(&store)));
-        let mirror = redis.map_or_else(Mirror::off, |redis| Mirror::open(redis, Arc::clone(&store), clock.clone()));
-        let carts = Carts::new(CartParts {
-            store: Arc::clone(&store),
-            clock: clock.clone(),
-            journal: journal.clone(),
-            inventories: inventories.clone(),
-            catalogue: Arc::clone(&catalogue),
-            mirror: mirror.clone(),
-            rules,
-            registry: Arc::new(Registry::new(Arc::clone(&arbiters), limits.cart_mailbox)),
-            opened: Arc::default(),
-        });
+        let (inventories, journal) = built.stock(&announcer);
+        let catalogue = Arc::new(Catalogue::new(Arc::clone(&built.store)));
+        let mirror =
+            redis.map_or_else(Mirror::off, |redis| Mirror::open(redis, Arc::clone(&built.store), built.clock.clone()));
+        let carts = built.carts(&inventories, &journal, &catalogue, &mirror, rules);
         let mail = Arc::new(MailRoom::new(templates, mail_sender, mail_server.is_none()));
-        let mailer = mailer(&store, &clock, mail_server, &arbiters);
-        let consumers = consumers(&store, &clock, &mail, &mailer, &carts, &inventories);
-        let (bus, broker) = bus(broker.as_ref(), consumers, &store, &clock);
-        let news_parts = AnnouncerParts { store: Arc::clone(&store), clock: clock.clone(), bus: Arc::clone(&bus) };
-        let relay = relay(&store, &clock, &bus, &arbiters);
+        let mailer = built.mailer(mail_server);
+        let consumers = consumers(&built.store, &built.clock, &mail, &mailer, &carts, &inventories);
+        let (bus, broker) = bus(broker.as_ref(), consumers, &built.store, &built.clock);
+        let relay = built.relay(&bus);
         let orders = OrdersHandle::new(
-            Arc::new(Registry::new(Arc::clone(&arbiters), limits.orders_mailbox)),
+            built.only_one(ActorKind::Orders, limits.orders_mailbox),
             CheckoutParts::new(carts.clone(), Arc::clone(&mail), relay.clone()),
         );
-        let sweeper = SweeperHandle::new(
-            Arc::new(Registry::new(arbiters, UNCOUNTED)),
-            SweeperParts {
-                store,
-                clock,
-                carts: carts.clone(),
-                inventories: inventories.clone(),
-                orders: orders.clone(),
-                order_pending_ttl: limits.order_pending_ttl,
-                idle_ttl: limits.idle_ttl,
-            },
-        );
-        let shop =
-            Shop::new(rules, runtime, catalogue, carts.clone(), inventories.clone(), orders.clone(), mailer.clone());
-        let news = News { announcer, parts: news_parts };
-        let watch = CancellationToken::new();
+        let sweeper = built.sweeper(&carts, &inventories, &orders);
+        let roster = Roster::new(vec![
+            Arc::clone(carts.registry()) as _,
+            Arc::clone(inventories.registry()) as _,
+            Arc::clone(journal.registry()) as _,
+            Arc::clone(mailer.registry()) as _,
+            Arc::clone(orders.registry()) as _,
+            Arc::clone(relay.registry()) as _,
+            Arc::clone(sweeper.registry()) as _,
+        ]);
+        let shop = Shop::new(ShopParts {
+            rules,
+            runtime,
+            catalogue,
+            carts: carts.clone(),
+            inventories: inventories.clone(),
+            orders: orders.clone(),
+            mailer: mailer.clone(),
+            roster,
+            #[cfg(feature = "fault-injection")]
+            faults: built.faults.clone(),
+        });
+        let parts = AnnouncerParts { store: built.store, clock: built.clock, bus: Arc::clone(&bus) };
+        let (news, watch) = (News { announcer, parts }, CancellationToken::new());
         let house = Self {
             shop,
             bus,
@@ -224,7 +224,7 @@ impl House {
     pub async fn close(&self, deadline: Instant) -> i64 {
         self.watch.cancel();
         self.sweeper.stop();
-        self.mailer.stop();
+        self.mailer.stop_sending();
         let rest = tokio::time::Instant::from_std(deadline);
         if let Some(broker) = &self.broker {
             broker.stop_consuming(rest).await;
@@ -233,14 +233,14 @@ impl House {
             self.orders.registry().counters().depth()
                 + self.carts.registry().counters().depth()
                 + self.inventories.registry().counters().depth()
-                + self.journal.counters().depth()
+                + self.journal.registry().counters().depth()
         };
         while depth() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_PERIOD).await;
         }
         let left = depth();
         let flush = async {
-            self.relay.flush().await;
+            self.relay.run_once().await;
             self.news.announcer.flush(&self.news.parts).await;
         };
         if tokio::time::timeout_at(rest, flush).await.is_err() {
@@ -258,42 +258,102 @@ impl House {
     }
 }
 
-fn journal(
-    store: &SharedStore,
-    stock: &Arc<Registry<InventoryId, InventoryActor>>,
-    announcer: &Arc<Announcer>,
-    arbiters: &Arc<[ArbiterHandle]>,
-    limits: &HouseLimits,
-) -> JournalHandle {
-    let residence = Arc::new(Registry::new(Arc::clone(arbiters), limits.journal_mailbox));
-    let parts = JournalParts {
-        store: Arc::clone(store),
-        inventories: Arc::clone(stock),
-        announcer: Arc::clone(announcer),
-        batch_max: limits.journal_batch_max,
-        committing: Arc::default(),
-    };
-    JournalHandle::new(residence, parts)
+/// What all actors are built with.
+struct Builder {
+    store: SharedStore,
+    clock: Clock,
+    arbiters: Arc<[ArbiterHandle]>,
+    limits: HouseLimits,
+    faults: Faults,
 }
 
-fn relay(store: &SharedStore, clock: &Clock, bus: &Arc<dyn EventBus>, arbiters: &Arc<[ArbiterHandle]>) -> RelayHandle {
-    let residence = Arc::new(Registry::new(Arc::clone(arbiters), UNCOUNTED));
-    let (store, clock, bus) = (Arc::clone(store), clock.clone(), Arc::clone(bus));
-    RelayHandle::new(residence, RelayParts { store, clock, bus, running: Arc::default() })
-}
-
-fn mailer(
-    store: &SharedStore,
-    clock: &Clock,
-    server: Option<(SmtpOptions, RetryRules)>,
-    arbiters: &Arc<[ArbiterHandle]>,
-) -> MailerHandle {
-    let residence = Arc::new(Registry::new(Arc::clone(arbiters), UNCOUNTED));
-    let delivery = server.map(|(smtp, rules)| Arc::new(Delivery::new(Arc::clone(store), clock.clone(), smtp, rules)));
-    if let Some(delivery) = delivery.clone() {
-        tokio::spawn(async move { delivery.watch().await });
+impl Builder {
+    /// The registry of a kind of which there is one.
+    fn only_one<A: actix::Actor<Context = actix::Context<A>>>(
+        &self,
+        kind: ActorKind,
+        limit: u32,
+    ) -> Arc<Registry<(), A>> {
+        Arc::new(Registry::new(kind, self.limits.supervision.of_the_only_one(), Arc::clone(&self.arbiters), limit))
     }
-    MailerHandle::new(residence, MailerParts { store: Arc::clone(store), clock: clock.clone(), delivery })
+
+    fn stock(&self, announcer: &Arc<Announcer>) -> (Inventories, JournalHandle) {
+        let HouseLimits { supervision, inventory_mailbox, journal_mailbox, journal_batch_max, .. } = self.limits;
+        let stock =
+            Arc::new(Registry::new(ActorKind::Inventory, supervision, Arc::clone(&self.arbiters), inventory_mailbox));
+        let parts = JournalParts {
+            store: Arc::clone(&self.store),
+            inventories: Arc::clone(&stock),
+            announcer: Arc::clone(announcer),
+            batch_max: journal_batch_max,
+            committing: Arc::default(),
+            faults: self.faults.clone(),
+        };
+        let journal = JournalHandle::new(self.only_one(ActorKind::Journal, journal_mailbox), parts);
+        let inventories = Inventories::new(InventoryParts {
+            store: Arc::clone(&self.store),
+            journal: journal.clone(),
+            registry: stock,
+            faults: self.faults.clone(),
+        });
+        (inventories, journal)
+    }
+
+    fn carts(
+        &self,
+        inventories: &Inventories,
+        journal: &JournalHandle,
+        catalogue: &Arc<Catalogue>,
+        mirror: &Mirror,
+        rules: ShopRules,
+    ) -> Carts {
+        let HouseLimits { supervision, cart_mailbox, .. } = self.limits;
+        Carts::new(CartParts {
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            journal: journal.clone(),
+            inventories: inventories.clone(),
+            catalogue: Arc::clone(catalogue),
+            mirror: mirror.clone(),
+            rules,
+            registry: Arc::new(Registry::new(ActorKind::Cart, supervision, Arc::clone(&self.arbiters), cart_mailbox)),
+            opened: Arc::default(),
+            faults: self.faults.clone(),
+        })
+    }
+
+    fn mailer(&self, server: Option<(SmtpOptions, RetryRules)>) -> MailerHandle {
+        let (store, clock, faults) = (&self.store, &self.clock, &self.faults);
+        let delivery = server.map(|(smtp, rules)| {
+            Arc::new(Delivery::new(Arc::clone(store), clock.clone(), smtp, rules, faults.clone()))
+        });
+        if let Some(delivery) = delivery.clone() {
+            tokio::spawn(async move { delivery.watch().await });
+        }
+        self.periodic(Mailer { store: Arc::clone(store), clock: clock.clone(), delivery })
+    }
+
+    fn relay(&self, bus: &Arc<dyn EventBus>) -> RelayHandle {
+        let (store, clock, bus) = (Arc::clone(&self.store), self.clock.clone(), Arc::clone(bus));
+        self.periodic(Relay { store, clock, bus, faults: self.faults.clone() })
+    }
+
+    fn sweeper(&self, carts: &Carts, inventories: &Inventories, orders: &OrdersHandle) -> SweeperHandle {
+        self.periodic(Sweeper::new(SweeperParts {
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            carts: carts.clone(),
+            inventories: inventories.clone(),
+            orders: orders.clone(),
+            order_pending_ttl: self.limits.order_pending_ttl,
+            idle_ttl: self.limits.idle_ttl,
+            faults: self.faults.clone(),
+        }))
+    }
+
+    fn periodic<J: super::periodic::Job>(&self, job: J) -> PeriodicHandle<J> {
+        PeriodicHandle::new(job, self.limits.supervision, Arc::clone(&self.arbiters), self.faults.clone())
+    }
 }
 
 /// Who is told what is in stock, and what telling needs.

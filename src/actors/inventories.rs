@@ -47,18 +47,18 @@ impl Inventories {
         let (answer, outcome) = oneshot::channel();
         let message = ChangeStock { entry, takes, deadline, answer };
         let posted = self.parts.registry.post(inventory, message, self.actor(inventory));
-        posted.map_err(|_| JournalError::Overloaded)?;
+        posted.map_err(|(_, unposted)| JournalError::Unposted(unposted))?;
         outcome.await.unwrap_or(Err(JournalError::Died))
     }
 
-    /// What an inventory's actor knows.
+    /// What an inventory's actor knows; nobody waits for it after `deadline`.
     ///
     /// # Errors
     /// [`CommandError::InventoryNotFound`]; or that the actor could not say.
-    pub async fn read(&self, inventory: InventoryId) -> Result<StockView, CommandError> {
+    pub async fn read(&self, inventory: InventoryId, deadline: Instant) -> Result<StockView, CommandError> {
         let (answer, view) = oneshot::channel();
-        let posted = self.parts.registry.post(inventory, ReadStock { answer }, self.actor(inventory));
-        posted.map_err(|_| CommandError::Overloaded)?;
+        let posted = self.parts.registry.post(inventory, ReadStock { deadline, answer }, self.actor(inventory));
+        posted.map_err(|(_, unposted)| CommandError::Unposted(unposted))?;
         view.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::No }))
     }
 

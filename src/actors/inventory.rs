@@ -19,11 +19,13 @@ use crate::persistence::SharedStore;
 use crate::persistence::entry::{Applied, Entry, Refusal, Work};
 use crate::persistence::records::Inventory;
 
-use super::command::{CommandError, StockView};
+use super::command::{AppliedOutcome, CommandError, StockView};
+use super::faults::{Faults, Moment};
 use super::journal::{Answer, JournalError, JournalHandle, Submission};
 use super::mailbox::Posted;
 use super::registry::{Birth, Passivate, Registry};
 use super::settlement::EscrowedTake;
+use super::supervision::ActorKind;
 
 /// How old a balance may be that a refusal for want of stock or an answer about the stock rests on, where other servers
 /// may have changed it. One that only refuses commits nothing, and would never learn that units have come back.
@@ -45,6 +47,8 @@ pub struct ChangeStock {
 
 /// Asks what is there now.
 pub struct ReadStock {
+    /// When it need not be answered any more.
+    pub deadline: Instant,
     /// Who is told.
     pub answer: oneshot::Sender<Result<StockView, CommandError>>,
 }
@@ -79,21 +83,6 @@ impl Message for Reload {
     type Result = ();
 }
 
-/// Where a storekeeper is told to panic, to see what becomes of it.
-#[cfg(feature = "fault-injection")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PanicPoint {
-    /// At the next change, before the journal has it.
-    BeforeJournal,
-    /// At the next change, when the journal has it.
-    AfterJournal,
-}
-
-#[cfg(feature = "fault-injection")]
-impl Message for PanicPoint {
-    type Result = ();
-}
-
 /// What an inventory actor needs.
 #[derive(Clone)]
 pub struct InventoryParts {
@@ -103,6 +92,8 @@ pub struct InventoryParts {
     pub journal: JournalHandle,
     /// Where it is listed.
     pub registry: Arc<Registry<InventoryId, InventoryActor>>,
+    /// What goes wrong because a test says so.
+    pub(super) faults: Faults,
 }
 
 /// What waits until the balance is known.
@@ -132,26 +123,13 @@ pub struct InventoryActor {
     stale: bool,
     /// The newest balance heard of while the first one was being loaded.
     heard: Option<ToldBalance>,
-    #[cfg(feature = "fault-injection")]
-    panic_at: Option<PanicPoint>,
 }
 
 impl InventoryActor {
     /// A storekeeper that has still to learn what is there.
     #[must_use]
     pub fn new(id: InventoryId, parts: InventoryParts, birth: Birth) -> Self {
-        Self {
-            id,
-            parts,
-            birth,
-            known: None,
-            waiting: VecDeque::new(),
-            loading: false,
-            stale: false,
-            heard: None,
-            #[cfg(feature = "fault-injection")]
-            panic_at: None,
-        }
+        Self { id, parts, birth, known: None, waiting: VecDeque::new(), loading: false, stale: false, heard: None }
     }
 
     /// Reads the balance behind all that was handed in before. Takes in flight stay subtracted from it.
@@ -163,6 +141,7 @@ impl InventoryActor {
         let (parts, id) = (self.parts.clone(), self.id);
         let since = Instant::now();
         let load = async move {
+            parts.faults.pass(ActorKind::Inventory, Moment::Before, Some(id.0)).await;
             let balance = parts.journal.load(id, Instant::now() + LOAD_DEADLINE).await?;
             let record = parts.store.inventory(id).await?;
             let unknown = JournalError::Refused(Refusal::UnknownInventory { inventory: id });
@@ -193,12 +172,16 @@ impl InventoryActor {
                 }
                 for waiting in std::mem::take(&mut self.waiting) {
                     match waiting {
-                        Waiting::Change(posted) => self.change(posted.message),
-                        Waiting::Read(posted) => self.read(posted.message),
+                        Waiting::Change(posted) => self.change(*posted),
+                        Waiting::Read(posted) => self.read(posted),
                     }
                 }
             }
             Err(error) => {
+                let fault = CommandError::from(error.clone());
+                if fault.is_fault() {
+                    self.birth.gauge.error(&format!("the balance can not be read: {fault}"));
+                }
                 self.stale = true;
                 for waiting in std::mem::take(&mut self.waiting) {
                     match waiting {
@@ -211,36 +194,48 @@ impl InventoryActor {
         }
     }
 
-    fn change(&mut self, message: ChangeStock) {
-        let ChangeStock { entry, takes, deadline, answer } = message;
+    fn change(&mut self, posted: Posted<ChangeStock>) {
+        let Posted { message: ChangeStock { entry, takes, deadline, answer }, mut ticket } = posted;
         let known = match &mut self.known {
             Some(known) if deadline > Instant::now() => known,
             _ => return drop(answer.send(Err(JournalError::Late))),
         };
+        ticket.begin();
         let units = match known.escrow.take(takes) {
             Ok(()) => takes,
             // It may be these very units that the same request took when it came before. Only the journal knows
             // names, behind all that was accepted before; nothing is set aside for this one.
             Err(_) if entry.is_named() => 0,
-            Err(error) => return drop(answer.send(Err(JournalError::Refused(refusal(self.id, error))))),
+            Err(error) => {
+                ticket.done();
+                return drop(answer.send(Err(JournalError::Refused(refusal(self.id, error)))));
+            }
         };
         let registry = Arc::clone(&self.parts.registry);
         let take = (units > 0).then(|| EscrowedTake::new(self.id, self.birth.incarnation, units, registry));
-        #[cfg(feature = "fault-injection")]
-        self.panic_when(PanicPoint::BeforeJournal);
-        let work = Work::Write(Arc::new(entry));
-        self.parts.journal.submit(Submission { work, take, deadline, answer: Answer::Entry(answer) });
-        #[cfg(feature = "fault-injection")]
-        self.panic_when(PanicPoint::AfterJournal);
+        self.fault_at(Moment::Before);
+        let (work, message) = (Work::Write(Arc::new(entry)), Some(ticket));
+        self.parts.journal.submit(Submission { work, take, message, deadline, answer: Answer::Entry(answer) });
+        self.fault_at(Moment::During);
     }
 
-    fn read(&self, message: ReadStock) {
+    fn read(&self, posted: Posted<ReadStock>) {
+        let Posted { message: ReadStock { deadline, answer }, mut ticket } = posted;
+        if deadline <= Instant::now() {
+            return drop(answer.send(Err(CommandError::Deadline { applied: AppliedOutcome::No })));
+        }
+        ticket.begin();
         let view = self.known.as_ref().map_or(Err(CommandError::InventoryNotFound), |known| {
             let inventory =
                 Inventory { balance: known.escrow.balance(), updated_at: known.updated_at, ..(*known.record).clone() };
             Ok(StockView { inventory, available: known.escrow.available().max(0) })
         });
-        drop(message.answer.send(view));
+        ticket.done();
+        drop(answer.send(view));
+    }
+
+    fn fault_at(&self, moment: Moment) {
+        self.parts.faults.at(ActorKind::Inventory, moment, Some(self.id.0));
     }
 
     fn learn(&mut self, told: ToldBalance) {
@@ -278,14 +273,6 @@ impl InventoryActor {
             context.stop();
         }
     }
-
-    #[cfg(feature = "fault-injection")]
-    #[expect(clippy::panic, reason = "it is what the hook is for")]
-    fn panic_when(&mut self, point: PanicPoint) {
-        if self.panic_at.take_if(|armed| *armed == point).is_some() {
-            panic!("told to panic: {point:?}");
-        }
-    }
 }
 
 fn refusal(inventory: InventoryId, error: StockError) -> Refusal {
@@ -312,7 +299,7 @@ impl Handler<Posted<ChangeStock>> for InventoryActor {
             self.waiting.push_back(Waiting::Change(Box::new(posted)));
             self.load(context);
         } else {
-            self.change(posted.message);
+            self.change(posted);
         }
     }
 }
@@ -325,7 +312,7 @@ impl Handler<Posted<ReadStock>> for InventoryActor {
             self.waiting.push_back(Waiting::Read(posted));
             self.load(context);
         } else {
-            self.read(posted.message);
+            self.read(posted);
         }
     }
 }
@@ -334,6 +321,7 @@ impl Handler<Settle> for InventoryActor {
     type Result = ();
 
     fn handle(&mut self, settle: Settle, _: &mut Self::Context) {
+        self.fault_at(Moment::After);
         match (&mut self.known, settle.balance) {
             (Some(known), balance) => {
                 known.escrow.settle(settle.units);
@@ -365,14 +353,5 @@ impl Handler<Passivate> for InventoryActor {
 
     fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
         self.go(context);
-    }
-}
-
-#[cfg(feature = "fault-injection")]
-impl Handler<PanicPoint> for InventoryActor {
-    type Result = ();
-
-    fn handle(&mut self, point: PanicPoint, _: &mut Self::Context) {
-        self.panic_at = Some(point);
     }
 }

@@ -1,7 +1,8 @@
 //! The journal: the one writer of stock, carts and orders, many changes at a time (group commit).
 //!
 //! Everything that arrives while a transaction runs goes into the next one. There is no timer and no waiting for
-//! company: alone, an entry is committed at once; under load the batches grow by themselves.
+//! company: alone, an entry is committed at once; under load the batches grow by themselves, to what the database does
+//! in a quarter of a second. When more than that waits, each inventory gets its share of the batch (`batch`).
 //!
 //! A batch that the database refuses as a whole is tried in halves, so that one bad entry harms nobody else. A batch
 //! whose outcome is unknown is handed in again under the same identifier until the outcome is known; until then what
@@ -22,11 +23,15 @@ use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
 use crate::persistence::{CommitError, SharedStore, StoreError};
 
 use super::announcer::Announcer;
+use super::batch::{BatchSize, take_batch};
 use super::command::{AppliedOutcome, CommandError};
+use super::faults::{Faults, Moment};
+use super::gauge::Ticket;
 use super::inventory::InventoryActor;
-use super::mailbox::{KindCounters, Posted, Ticket};
-use super::registry::Registry;
+use super::mailbox::{Posted, Unposted};
+use super::registry::{Birth, Registry};
 use super::settlement::{EscrowedTake, Settlement};
+use super::supervision::ActorKind;
 
 /// Longest wait between two tries of a batch whose outcome is unknown.
 const RESEND_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -36,8 +41,8 @@ const RESEND_PAUSE_MAX: Duration = Duration::from_millis(500);
 pub enum JournalError {
     /// It does not fit what the database says.
     Refused(Refusal),
-    /// Too many entries wait. Nothing was written.
-    Overloaded,
+    /// No actor took it: too many wait, or the actor is down. Nothing was written.
+    Unposted(Unposted),
     /// Its deadline passed before it was begun. Nothing was written.
     Late,
     /// The database failed.
@@ -57,7 +62,7 @@ impl From<JournalError> for CommandError {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Refused(refusal) => refusal.into(),
-            JournalError::Overloaded => Self::Overloaded,
+            JournalError::Unposted(unposted) => Self::Unposted(unposted),
             JournalError::Late => Self::Deadline { applied: AppliedOutcome::No },
             JournalError::Store(applied, source) => Self::Store { applied, source },
             JournalError::Died => Self::ActorDied { applied: AppliedOutcome::Unknown },
@@ -101,6 +106,8 @@ pub struct Submission {
     pub work: Work,
     /// What was set aside for it.
     pub take: Option<EscrowedTake>,
+    /// The message that it came from, which is over when this is.
+    pub message: Option<Ticket>,
     /// When it need not be begun any more.
     pub deadline: Instant,
     /// Who is told.
@@ -109,7 +116,12 @@ pub struct Submission {
 
 impl Submission {
     /// Tells the one who waits; nobody is told when nobody waits any more.
-    pub(super) fn answer(self, outcome: Result<Done, JournalError>) {
+    pub(super) fn answer(mut self, outcome: Result<Done, JournalError>) {
+        if let Some(message) = self.message.take()
+            && is_done(&outcome)
+        {
+            message.done();
+        }
         match (self.answer, outcome) {
             (Answer::Entry(answer), Ok(Done::Applied(applied))) => drop(answer.send(Ok(applied))),
             (Answer::Entry(answer), Ok(Done::Refused(refusal))) => {
@@ -137,6 +149,8 @@ pub struct JournalParts {
     pub batch_max: usize,
     /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.
     pub committing: Arc<Mutex<()>>,
+    /// What goes wrong because a test says so.
+    pub(super) faults: Faults,
 }
 
 /// The way to the journal. It is started again when it has died.
@@ -153,21 +167,27 @@ impl JournalHandle {
         Self { residence, parts }
     }
 
-    /// What is counted of it.
+    /// Where it is listed.
     #[must_use]
-    pub fn counters(&self) -> &Arc<KindCounters> {
-        self.residence.counters()
+    pub fn registry(&self) -> &Arc<Registry<(), JournalActor>> {
+        &self.residence
     }
 
-    /// Hands a piece of work in. Its outcome comes to whom it names, whatever happens here: when the mailbox is full,
-    /// at once.
+    /// Hands a piece of work in. Its outcome comes to whom it names, whatever happens here. It is refused at once when
+    /// the mailbox is full, and when the entry that has waited longest has done so for more than half of the time that
+    /// this one has: then it would probably be late, and who hears of that now can go elsewhere.
     pub fn submit(&self, submission: Submission) {
         let parts = self.parts.clone();
-        if let Err(mut submission) = self.residence.post((), submission, move |_| JournalActor::new(parts.clone())) {
+        let patience = match submission.work {
+            Work::Write(_) => Some(submission.deadline.saturating_duration_since(Instant::now()) / 2),
+            Work::Load(_) => None,
+        };
+        let start = move |birth| JournalActor::new(parts.clone(), birth);
+        if let Err((mut submission, unposted)) = self.residence.post_within((), submission, patience, start) {
             if let Some(take) = submission.take.take() {
                 take.give_back();
             }
-            submission.answer(Err(JournalError::Overloaded));
+            submission.answer(Err(JournalError::Unposted(unposted)));
         }
     }
 
@@ -178,7 +198,7 @@ impl JournalHandle {
     pub async fn write(&self, entry: Entry, deadline: Instant) -> Result<Applied, JournalError> {
         let (answer, outcome) = oneshot::channel();
         let work = Work::Write(Arc::new(entry));
-        self.submit(Submission { work, take: None, deadline, answer: Answer::Entry(answer) });
+        self.submit(Submission { work, take: None, message: None, deadline, answer: Answer::Entry(answer) });
         outcome.await.unwrap_or(Err(JournalError::Died))
     }
 
@@ -188,7 +208,13 @@ impl JournalHandle {
     /// [`JournalError`].
     pub async fn load(&self, inventory: InventoryId, deadline: Instant) -> Result<Option<Balance>, JournalError> {
         let (answer, outcome) = oneshot::channel();
-        self.submit(Submission { work: Work::Load(inventory), take: None, deadline, answer: Answer::Load(answer) });
+        self.submit(Submission {
+            work: Work::Load(inventory),
+            take: None,
+            message: None,
+            deadline,
+            answer: Answer::Load(answer),
+        });
         outcome.await.unwrap_or(Err(JournalError::Died))
     }
 }
@@ -196,7 +222,10 @@ impl JournalHandle {
 /// The actor: a queue, and at most one transaction at a time.
 pub struct JournalActor {
     parts: JournalParts,
+    birth: Birth,
+    /// In the order they came.
     queue: Vec<Queued>,
+    batch_size: BatchSize,
     committing: bool,
 }
 
@@ -209,8 +238,9 @@ pub(super) struct Queued {
 impl JournalActor {
     /// A journal with nothing to do.
     #[must_use]
-    pub fn new(parts: JournalParts) -> Self {
-        Self { parts, queue: Vec::new(), committing: false }
+    pub fn new(parts: JournalParts, birth: Birth) -> Self {
+        let batch_size = BatchSize::at_most(parts.batch_max);
+        Self { parts, birth, queue: Vec::new(), batch_size, committing: false }
     }
 
     fn commit_next(&mut self, context: &mut Context<Self>) {
@@ -218,13 +248,14 @@ impl JournalActor {
             return;
         }
         self.committing = true;
-        let rest = self.queue.split_off(self.queue.len().min(self.parts.batch_max));
-        let batch = std::mem::replace(&mut self.queue, rest);
+        let batch = take_batch(&mut self.queue, self.batch_size.now(), |queued| lane(&queued.submission.work));
+        self.birth.gauge.oldest_is(self.queue.first().map(|queued| &queued.ticket));
+        let size = batch.len();
         // On a task of its own: what has begun is ended, and everybody told, whatever becomes of this actor.
-        let task = tokio::spawn(commit_batch(self.parts.clone(), batch));
-        context.spawn(task.into_actor(self).map(|joined, actor, context| {
-            if let Err(error) = joined {
-                tracing::error!(%error, "a commit of the journal died");
+        let task = self.birth.spawn(commit_batch(self.parts.clone(), batch));
+        context.spawn(task.into_actor(self).map(move |took, actor, context| {
+            if let Ok(took) = took {
+                actor.batch_size.learn(size, took);
             }
             actor.committing = false;
             actor.commit_next(context);
@@ -240,21 +271,44 @@ impl Handler<Posted<Submission>> for JournalActor {
     type Result = ();
 
     fn handle(&mut self, posted: Posted<Submission>, context: &mut Self::Context) {
+        self.parts.faults.at(ActorKind::Journal, Moment::Before, None);
         self.queue.push(Queued { submission: posted.message, ticket: posted.ticket });
         self.commit_next(context);
+        if let [only] = self.queue.as_slice() {
+            self.birth.gauge.oldest_is(Some(&only.ticket));
+        }
     }
 }
 
-/// Commits a batch and tells everybody concerned.
-async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) {
+/// Whether a piece of work has got its answer from the database: done or refused, not failed.
+pub(super) fn is_done(outcome: &Result<Done, JournalError>) -> bool {
+    matches!(outcome, Ok(_) | Err(JournalError::Refused(_)))
+}
+
+/// Whose turn an entry takes: entries of one inventory are written in the order they came.
+fn lane(work: &Work) -> Option<InventoryId> {
+    match work {
+        Work::Load(inventory) => Some(*inventory),
+        Work::Write(entry) => entry.movements.first().map(|movement| movement.inventory),
+    }
+}
+
+/// Commits a batch and tells everybody concerned. Gives how long the transaction took.
+async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) -> Duration {
     let _turn = parts.committing.lock().await;
     let mut settlement = Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer));
     let now = Instant::now();
-    let (due, late): (Vec<Queued>, Vec<Queued>) =
+    let (mut due, late): (Vec<Queued>, Vec<Queued>) =
         batch.into_iter().partition(|queued| queued.submission.deadline > now);
     settlement.failed(late, &JournalError::Late);
+    due.iter_mut().for_each(|queued| queued.ticket.begin_among_others());
+    let entries = due.len();
+    parts.faults.pass(ActorKind::Journal, Moment::During, None).await;
     commit_or_halve(&parts, due, &mut settlement).await;
+    parts.faults.slow_down(entries, now).await;
+    parts.faults.pass(ActorKind::Journal, Moment::After, None).await;
     settlement.tell();
+    now.elapsed()
 }
 
 /// Commits what may go into one transaction; when the database refuses it as a whole, its halves, down to one entry.

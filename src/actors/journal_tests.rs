@@ -22,6 +22,8 @@ use crate::persistence::entry::NewMovement;
 use crate::persistence::records::NewInventory;
 use crate::persistence::sqlite::{SqliteOptions, SqliteStore};
 
+use crate::actors::supervision::Policy;
+
 /// Long enough for a slow machine; no test waits for its end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const OPENING: i64 = 100;
@@ -63,16 +65,19 @@ impl Fixture {
         let (product, stock) = stocked(inventory, first_movement, &clock);
         store.insert_product(&product, Some(&stock)).await.expect("a product");
         let arbiters: Arc<[_]> = Arc::new([Arbiter::current()]);
-        let registry = Arc::new(Registry::new(Arc::clone(&arbiters), 1_000));
+        let policy = Policy::default();
+        let registry = Arc::new(Registry::new(ActorKind::Inventory, policy, Arc::clone(&arbiters), 1_000));
         let parts = JournalParts {
             store: Arc::clone(&store),
             inventories: Arc::clone(&registry),
             announcer: Arc::default(),
             batch_max: 100,
             committing: Arc::default(),
+            faults: Faults::default(),
         };
-        let journal = JournalHandle::new(Arc::new(Registry::new(arbiters, 1_000)), parts);
-        let parts = InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry };
+        let journal = JournalHandle::new(Arc::new(Registry::new(ActorKind::Journal, policy, arbiters, 1_000)), parts);
+        let parts =
+            InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry, faults: Faults::default() };
         Self { journal, inventories: Inventories::new(parts), store, inventory, first_movement, folder }
     }
 
@@ -102,7 +107,7 @@ impl Fixture {
     fn submit(&self, id: MovementId, units: i64, deadline: Instant) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         let work = Work::Write(Arc::new(self.movement(id, units)));
-        self.journal.submit(Submission { work, take: None, deadline, answer: Answer::Entry(answer) });
+        self.journal.submit(Submission { work, take: None, message: None, deadline, answer: Answer::Entry(answer) });
         outcome
     }
 
@@ -260,9 +265,11 @@ async fn an_entry_whose_deadline_has_passed_is_not_begun() {
     let fixture = Fixture::open().await;
     let turn = fixture.hold().await;
     let first = fixture.receive(1);
-    let late = fixture.submit(MovementId(Uuid::now_v7()), 1_000, Instant::now());
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let late = fixture.submit(MovementId(Uuid::now_v7()), 1_000, deadline);
     let in_time = fixture.receive(10);
     assert_eq!(fixture.waiting().await, 2);
+    tokio::time::sleep_until(deadline.into()).await;
     drop(turn);
     applied(first).await;
     applied(in_time).await;
@@ -296,7 +303,10 @@ async fn an_inventory_is_loaded_behind_what_was_handed_in_before() {
 #[actix_rt::test]
 async fn what_an_actor_has_promised_stays_promised_when_it_loads_again() {
     let fixture = Fixture::open().await;
-    assert_eq!(fixture.inventories.read(fixture.inventory).await.expect("stock").available, OPENING);
+    assert_eq!(
+        fixture.inventories.read(fixture.inventory, Instant::now() + PATIENCE).await.expect("stock").available,
+        OPENING
+    );
     let turn = fixture.hold().await;
     let first = fixture.receive(1);
     let take = |units: i64| {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::domain::ids::EmailId;
@@ -20,8 +20,8 @@ use crate::persistence::{SharedStore, StoreError};
 
 use super::command::CommandError;
 use super::delivery::Delivery;
-use super::mailbox::Mailbox;
-use super::registry::{Passivate, Registry};
+use super::periodic::{Job, PeriodicHandle};
+use super::supervision::ActorKind;
 
 /// Mails claimed at a time.
 const CLAIM_MAX: u32 = 100;
@@ -99,9 +99,8 @@ impl MailRoom {
     }
 }
 
-/// What the mailer needs.
-#[derive(Clone)]
-pub struct MailerParts {
+/// Has queued mails sent.
+pub struct Mailer {
     /// Where the mails are.
     pub store: SharedStore,
     /// The time that decides.
@@ -110,41 +109,21 @@ pub struct MailerParts {
     pub delivery: Option<Arc<Delivery>>,
 }
 
-/// The way to the mailer. It is started again when it has died.
-#[derive(Clone)]
-pub struct MailerHandle {
-    residence: Arc<Registry<(), MailerActor>>,
-    parts: MailerParts,
-}
+/// The way to the mailer.
+pub type MailerHandle = PeriodicHandle<Mailer>;
 
 impl MailerHandle {
-    /// A mailer that lives on the registry's arbiters.
-    #[must_use]
-    pub fn new(residence: Arc<Registry<(), MailerActor>>, parts: MailerParts) -> Self {
-        Self { residence, parts }
-    }
-
-    /// There may be mails.
-    pub fn wake(&self) {
-        if !self.residence.is_closed() {
-            self.living().tell(Wake);
-        }
-    }
-
-    /// Sends it home; what it has begun is ended, and nothing more is begun.
-    pub(super) fn stop(&self) {
-        if let Some(delivery) = &self.parts.delivery {
+    /// Begins nothing more, and sends the mailer home.
+    pub(super) fn stop_sending(&self) {
+        if let Some(delivery) = &self.job().delivery {
             delivery.stop();
         }
-        self.residence.close();
-        if let Some((mailbox, _)) = self.residence.find(()) {
-            mailbox.tell(Passivate);
-        }
+        self.stop();
     }
 
     /// Waits until the mails on their way have arrived, until `deadline` at most.
     pub(super) async fn finish(&self, deadline: Instant) {
-        if let Some(delivery) = &self.parts.delivery {
+        if let Some(delivery) = &self.job().delivery {
             delivery.finish(deadline).await;
         }
     }
@@ -152,72 +131,33 @@ impl MailerHandle {
     /// Whether the mail server answers; `None` when there is none.
     #[must_use]
     pub fn server_is_up(&self) -> Option<bool> {
-        self.parts.delivery.as_ref().map(|delivery| delivery.is_up())
-    }
-
-    /// Sees to it that there is a living one.
-    pub fn ensure(&self) {
-        self.living();
-    }
-
-    fn living(&self) -> Mailbox<MailerActor> {
-        let parts = self.parts.clone();
-        self.residence.get_or_start((), move |_| MailerActor { parts, running: false })
+        self.job().delivery.as_ref().map(|delivery| delivery.is_up())
     }
 }
 
-struct Wake;
+#[async_trait]
+impl Job for Mailer {
+    const KIND: ActorKind = ActorKind::Mailer;
+    const PERIOD: Duration = PERIOD;
 
-impl Message for Wake {
-    type Result = ();
-}
-
-/// The actor: one run at a time.
-pub struct MailerActor {
-    parts: MailerParts,
-    running: bool,
-}
-
-impl Actor for MailerActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Self::Context) {
-        context.notify(Wake);
-        context.run_interval(PERIOD, |_, context| context.notify(Wake));
-    }
-}
-
-impl Handler<Passivate> for MailerActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
-        context.stop();
-    }
-}
-
-impl Handler<Wake> for MailerActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, context: &mut Self::Context) {
-        if std::mem::replace(&mut self.running, true) {
-            if let Some(delivery) = &self.parts.delivery {
-                delivery.look();
-            }
-            return;
+    async fn run(&self) {
+        match &self.delivery {
+            Some(delivery) => delivery.run().await,
+            None => capture_queued(self).await,
         }
-        let parts = self.parts.clone();
-        let task = tokio::spawn(async move {
-            match &parts.delivery {
-                Some(delivery) => delivery.run().await,
-                None => capture_queued(&parts).await,
-            }
-        });
-        context.spawn(task.into_actor(self).map(|_, actor, _| actor.running = false));
+    }
+
+    /// A delivery that runs looks again by itself.
+    fn called_at_work(&self) -> bool {
+        if let Some(delivery) = &self.delivery {
+            delivery.look();
+        }
+        self.delivery.is_none()
     }
 }
 
 /// Mails that were queued for a mail server which is no longer configured are kept as captured.
-async fn capture_queued(parts: &MailerParts) {
+async fn capture_queued(parts: &Mailer) {
     let captured: Result<(), StoreError> = async {
         loop {
             let now = parts.clock.now();

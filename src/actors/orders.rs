@@ -15,9 +15,12 @@ use crate::persistence::records::Order;
 use super::cart::Reply;
 use super::checkout::{self, CheckoutParts};
 use super::command::{AppliedOutcome, CheckedOut, Command, CommandError, OrderTransition};
+use super::faults::Moment;
+use super::gauge::Ticket;
 use super::mailbox::Posted;
-use super::registry::Registry;
+use super::registry::{Birth, Registry};
 use super::shop::CheckoutRequest;
+use super::supervision::{ActorKind, Task};
 
 /// A cart is to become an order.
 pub struct Checkout {
@@ -70,9 +73,10 @@ impl OrdersHandle {
     ) -> Result<CheckedOut, CommandError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let parts = self.parts.clone();
-        let posted =
-            self.residence.post((), Checkout { request, command, reply }, move |_| OrdersActor::new(parts.clone()));
-        posted.map_err(|_| CommandError::Overloaded)?;
+        let posted = self
+            .residence
+            .post((), Checkout { request, command, reply }, move |birth| OrdersActor::new(parts.clone(), birth));
+        posted.map_err(|(_, unposted)| unposted)?;
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
     }
 
@@ -88,8 +92,8 @@ impl OrdersHandle {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let parts = self.parts.clone();
         let message = ChangeOrder { transition, command, reply };
-        let posted = self.residence.post((), message, move |_| OrdersActor::new(parts.clone()));
-        posted.map_err(|_| CommandError::Overloaded)?;
+        let posted = self.residence.post((), message, move |birth| OrdersActor::new(parts.clone(), birth));
+        posted.map_err(|(_, unposted)| unposted)?;
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
     }
 }
@@ -97,25 +101,38 @@ impl OrdersHandle {
 /// The actor. An order is in `changing` while a change of it runs, with those that wait for it.
 pub struct OrdersActor {
     parts: CheckoutParts,
+    birth: Birth,
     changing: HashMap<OrderId, VecDeque<Posted<ChangeOrder>>>,
 }
 
 impl OrdersActor {
     /// A coordinator with nothing to do.
     #[must_use]
-    pub fn new(parts: CheckoutParts) -> Self {
-        Self { parts, changing: HashMap::new() }
+    pub fn new(parts: CheckoutParts, birth: Birth) -> Self {
+        Self { parts, birth, changing: HashMap::new() }
     }
 
     fn begin(&self, posted: Posted<ChangeOrder>, context: &mut Context<Self>) {
         let Posted { message: ChangeOrder { transition, command, reply }, ticket } = posted;
         let (parts, order) = (self.parts.clone(), transition.order);
-        let task = tokio::spawn(async move {
-            let answer = checkout::change(&parts, &transition, &command).await;
-            drop(ticket);
-            drop(reply.send(answer));
-        });
+        let change = async move { checkout::change(&parts, &transition, &command).await };
+        let task = self.spawn(change, ticket, reply);
         context.spawn(task.into_actor(self).map(move |_, actor, context| actor.next(order, context)));
+    }
+
+    /// Does something on a task of its own, and tells who waits what came of it.
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, CommandError>> + Send + 'static,
+        mut ticket: Ticket,
+        reply: Reply<T>,
+    ) -> Task<()> {
+        ticket.begin();
+        self.birth.spawn(async move {
+            let answer = work.await;
+            ticket.answered(&answer);
+            drop(reply.send(answer));
+        })
     }
 
     fn next(&mut self, order: OrderId, context: &mut Context<Self>) {
@@ -136,11 +153,10 @@ impl Handler<Posted<Checkout>> for OrdersActor {
     fn handle(&mut self, posted: Posted<Checkout>, _: &mut Self::Context) {
         let Posted { message: Checkout { request, command, reply }, ticket } = posted;
         let parts = self.parts.clone();
-        tokio::spawn(async move {
-            let answer = checkout::checkout(&parts, &request, &command).await;
-            drop(ticket);
-            drop(reply.send(answer));
-        });
+        parts.faults.at(ActorKind::Orders, Moment::Before, None);
+        let checkout = async move { checkout::checkout(&parts, &request, &command).await };
+        // Nobody here waits for its end.
+        drop(self.spawn(checkout, ticket, reply));
     }
 }
 

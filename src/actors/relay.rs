@@ -8,8 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
-use tokio::sync::Mutex;
+use async_trait::async_trait;
 
 use crate::domain::ids::EventId;
 use crate::messaging::bus::{self, EventBus};
@@ -17,8 +16,9 @@ use crate::persistence::clock::Clock;
 use crate::persistence::records::OutboxEvent;
 use crate::persistence::{SharedStore, StoreError};
 
-use super::mailbox::Mailbox;
-use super::registry::{Passivate, Registry};
+use super::faults::{Faults, Moment};
+use super::periodic::{Job, PeriodicHandle};
+use super::supervision::ActorKind;
 
 /// Events claimed at a time.
 const CLAIM_MAX: u32 = 500;
@@ -27,130 +27,43 @@ const LEASE: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody says that there is something.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// What the relay needs.
-#[derive(Clone)]
-pub struct RelayParts {
+/// Takes events from the outbox to the bus.
+pub struct Relay {
     /// Where the outbox is.
     pub store: SharedStore,
     /// The time that decides.
     pub clock: Clock,
     /// Where events go.
     pub bus: Arc<dyn EventBus>,
-    /// Held by the run under way.
-    pub running: Arc<Mutex<()>>,
+    /// What goes wrong because a test says so.
+    pub(super) faults: Faults,
 }
 
-/// The way to the relay. It is started again when it has died.
-#[derive(Clone)]
-pub struct RelayHandle {
-    residence: Arc<Registry<(), RelayActor>>,
-    parts: RelayParts,
-}
+/// The way to the relay.
+pub type RelayHandle = PeriodicHandle<Relay>;
 
-impl RelayHandle {
-    /// A relay that lives on the registry's arbiters.
-    #[must_use]
-    pub fn new(residence: Arc<Registry<(), RelayActor>>, parts: RelayParts) -> Self {
-        Self { residence, parts }
-    }
+#[async_trait]
+impl Job for Relay {
+    const KIND: ActorKind = ActorKind::Relay;
+    const PERIOD: Duration = PERIOD;
 
-    /// There may be events.
-    pub fn wake(&self) {
-        if !self.residence.is_closed() {
-            self.living().tell(Wake);
-        }
-    }
-
-    /// Sends it home; what it has begun is ended.
-    pub(super) fn stop(&self) {
-        self.residence.close();
-        if let Some((mailbox, _)) = self.residence.find(()) {
-            mailbox.tell(Passivate);
-        }
-    }
-
-    /// Sees to it that there is a living one.
-    pub fn ensure(&self) {
-        self.living();
-    }
-
-    fn living(&self) -> Mailbox<RelayActor> {
-        let parts = self.parts.clone();
-        self.residence.get_or_start((), move |_| RelayActor { parts, running: false, again: false })
-    }
-
-    /// Publishes what is in the outbox until nothing more goes out; for the end of the program.
-    pub async fn flush(&self) {
-        run(&self.parts).await;
-    }
-}
-
-struct Wake;
-
-impl Message for Wake {
-    type Result = ();
-}
-
-/// The actor: one run at a time, and another when it was woken meanwhile.
-pub struct RelayActor {
-    parts: RelayParts,
-    running: bool,
-    again: bool,
-}
-
-impl Actor for RelayActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Self::Context) {
-        context.notify(Wake);
-        context.run_interval(PERIOD, |_, context| context.notify(Wake));
-    }
-}
-
-impl Handler<Passivate> for RelayActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
-        context.stop();
-    }
-}
-
-impl Handler<Wake> for RelayActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, context: &mut Self::Context) {
-        if std::mem::replace(&mut self.running, true) {
-            self.again = true;
-            return;
-        }
-        let parts = self.parts.clone();
-        let task = tokio::spawn(async move { run(&parts).await });
-        context.spawn(task.into_actor(self).map(|_, actor, context| {
-            actor.running = false;
-            if std::mem::take(&mut actor.again) {
-                context.notify(Wake);
-            }
-        }));
-    }
-}
-
-/// Publishes until nothing more goes out.
-async fn run(parts: &RelayParts) {
-    let _turn = parts.running.lock().await;
-    loop {
-        match publish_some(parts).await {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the outbox waits for the database");
-                return;
+    /// Publishes until nothing more goes out.
+    async fn run(&self) {
+        loop {
+            match publish_some(self).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the outbox waits for the database");
+                    return;
+                }
             }
         }
     }
 }
 
 /// Publishes one claim; gives how many events are out.
-async fn publish_some(parts: &RelayParts) -> Result<usize, StoreError> {
+async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
     if !parts.bus.is_ready() {
         return Ok(0);
     }
@@ -160,7 +73,9 @@ async fn publish_some(parts: &RelayParts) -> Result<usize, StoreError> {
     if events.is_empty() {
         return Ok(0);
     }
+    parts.faults.pass(ActorKind::Relay, Moment::During, None).await;
     let confirmed = parts.bus.publish(&events.iter().map(message).collect::<Vec<_>>()).await;
+    parts.faults.pass(ActorKind::Relay, Moment::After, None).await;
     let published = in_order(&events, &confirmed);
     parts.store.mark_published(&published, parts.clock.now()).await?;
     if published.len() < events.len() {

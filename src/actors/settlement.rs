@@ -13,7 +13,7 @@ use crate::persistence::entry::{Committed, Done, Refusal, Work};
 
 use super::announcer::Announcer;
 use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
-use super::journal::{JournalError, Queued};
+use super::journal::{JournalError, Queued, is_done};
 use super::mailbox::Mailbox;
 use super::registry::{Incarnation, Registry};
 
@@ -141,7 +141,11 @@ impl Settlement {
             }
         }
         for (Queued { submission, ticket }, outcome) in self.outcomes.drain(..) {
-            drop(ticket);
+            if is_done(&outcome) {
+                ticket.done();
+            } else {
+                drop(ticket);
+            }
             submission.answer(outcome);
         }
     }

@@ -17,9 +17,12 @@ use crate::persistence::records::Order;
 use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CartView, CheckedOut, Command, CommandError, OrderTransition, StockView};
+#[cfg(feature = "fault-injection")]
+use super::faults::Faults;
 use super::inventories::Inventories;
 use super::mailer::MailerHandle;
 use super::orders::OrdersHandle;
+use super::roster::Roster;
 use super::stock_change;
 
 /// The rules of this shop.
@@ -74,35 +77,36 @@ pub struct StockRequest {
     pub reference: Option<String>,
 }
 
+/// What the shop is made of.
+#[derive(Clone)]
+pub(super) struct ShopParts {
+    pub(super) rules: ShopRules,
+    pub(super) runtime: Handle,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) carts: Carts,
+    pub(super) inventories: Inventories,
+    pub(super) orders: OrdersHandle,
+    pub(super) mailer: MailerHandle,
+    pub(super) roster: Roster,
+    #[cfg(feature = "fault-injection")]
+    pub(super) faults: Faults,
+}
+
 /// The shop's actors, as one thing to ask. Clones ask the same actors.
 #[derive(Clone)]
 pub struct Shop {
-    rules: ShopRules,
-    runtime: Handle,
-    catalogue: Arc<Catalogue>,
-    carts: Carts,
-    inventories: Inventories,
-    orders: OrdersHandle,
-    mailer: MailerHandle,
+    parts: Arc<ShopParts>,
 }
 
 impl Shop {
-    pub(super) fn new(
-        rules: ShopRules,
-        runtime: Handle,
-        catalogue: Arc<Catalogue>,
-        carts: Carts,
-        inventories: Inventories,
-        orders: OrdersHandle,
-        mailer: MailerHandle,
-    ) -> Self {
-        Self { rules, runtime, catalogue, carts, inventories, orders, mailer }
+    pub(super) fn new(parts: ShopParts) -> Self {
+        Self { parts: Arc::new(parts) }
     }
 
     /// The rules of this shop.
     #[must_use]
     pub fn rules(&self) -> &ShopRules {
-        &self.rules
+        &self.parts.rules
     }
 
     /// Puts units of a product into a cart and holds them. `sees_drafts`: the caller is an admin. A session that is
@@ -128,12 +132,12 @@ impl Shop {
                 return Err(CommandError::InventoryMismatch { expected: product.inventory });
             }
             if let Some(session) = session {
-                match self.carts.add(session, Arc::clone(&product), quantity, command.clone()).await {
+                match self.parts.carts.add(session, Arc::clone(&product), quantity, command.clone()).await {
                     Err(CommandError::CartNotFound) => {}
                     answer => return answer,
                 }
             }
-            self.carts.open(product, quantity, command).await
+            self.parts.carts.open(product, quantity, command).await
         })
         .await
     }
@@ -141,10 +145,10 @@ impl Shop {
     /// A cart as it is now; an empty one when the session is not open.
     ///
     /// # Errors
-    /// That the cart could not say.
-    pub async fn cart(&self, session: Option<CartSessionId>) -> Result<CartView, CommandError> {
+    /// That the cart could not say by `deadline`.
+    pub async fn cart(&self, session: Option<CartSessionId>, deadline: Instant) -> Result<CartView, CommandError> {
         match session {
-            Some(session) => self.carts.read(session).await,
+            Some(session) => read_within(deadline, self.parts.carts.read(session, deadline)).await,
             None => Ok(CartView { session: None, lines: Vec::new(), subtotal: Money::ZERO, expires_at: None }),
         }
     }
@@ -161,7 +165,7 @@ impl Shop {
         command: Command<CartView>,
     ) -> Result<CartView, CommandError> {
         let session = session.ok_or(CommandError::CartNotFound)?;
-        within(command.deadline, self.carts.set(session, product, quantity, command)).await
+        within(command.deadline, self.parts.carts.set(session, product, quantity, command)).await
     }
 
     /// Ends a cart; its units are back in stock when this returns. Nothing happens when the session is not open.
@@ -170,7 +174,7 @@ impl Shop {
     /// [`CommandError`].
     pub async fn clear_cart(&self, session: Option<CartSessionId>, command: Command<()>) -> Result<(), CommandError> {
         match session {
-            Some(session) => within(command.deadline, self.carts.clear(session, command)).await,
+            Some(session) => within(command.deadline, self.parts.carts.clear(session, command)).await,
             None => Ok(()),
         }
     }
@@ -184,7 +188,7 @@ impl Shop {
         request: CheckoutRequest,
         command: Command<Order>,
     ) -> Result<CheckedOut, CommandError> {
-        within(command.deadline, self.orders.checkout(request, command)).await
+        within(command.deadline, self.parts.orders.checkout(request, command)).await
     }
 
     /// Changes the status of an order; a cancelled order's units are back in stock when this returns.
@@ -196,7 +200,7 @@ impl Shop {
         transition: OrderTransition,
         command: Command<Order>,
     ) -> Result<Arc<Order>, CommandError> {
-        within(command.deadline, self.orders.change(transition, command)).await
+        within(command.deadline, self.parts.orders.change(transition, command)).await
     }
 
     /// Changes stock by hand.
@@ -208,23 +212,23 @@ impl Shop {
         request: StockRequest,
         command: Command<StockView>,
     ) -> Result<StockView, CommandError> {
-        within(command.deadline, stock_change::change(&self.inventories, request, None, command)).await
+        within(command.deadline, stock_change::change(&self.parts.inventories, request, None, command)).await
     }
 
     /// A stock record as its actor knows it.
     ///
     /// # Errors
-    /// [`CommandError::InventoryNotFound`]; or that the actor could not say.
-    pub async fn stock(&self, inventory: InventoryId) -> Result<StockView, CommandError> {
-        self.inventories.read(inventory).await
+    /// [`CommandError::InventoryNotFound`]; or that the actor could not say by `deadline`.
+    pub async fn stock(&self, inventory: InventoryId, deadline: Instant) -> Result<StockView, CommandError> {
+        read_within(deadline, self.parts.inventories.read(inventory, deadline)).await
     }
 
     /// What can be sold of an inventory now, as its actor knows it.
     ///
     /// # Errors
     /// As of [`stock`](Self::stock).
-    pub async fn available(&self, inventory: InventoryId) -> Result<i64, CommandError> {
-        Ok(self.stock(inventory).await?.available)
+    pub async fn available(&self, inventory: InventoryId, deadline: Instant) -> Result<i64, CommandError> {
+        Ok(self.stock(inventory, deadline).await?.available)
     }
 
     /// A product, from the catalogue's memory where it is there.
@@ -232,31 +236,36 @@ impl Shop {
     /// # Errors
     /// That the database could not say.
     pub async fn product(&self, id: ProductId) -> Result<Option<Arc<Product>>, CommandError> {
-        if let Some(product) = self.catalogue.kept(id) {
+        if let Some(product) = self.parts.catalogue.kept(id) {
             return Ok(Some(product));
         }
-        let catalogue = Arc::clone(&self.catalogue);
-        let read = self.runtime.spawn(async move { catalogue.product(id).await });
+        let catalogue = Arc::clone(&self.parts.catalogue);
+        let read = self.parts.runtime.spawn(async move { catalogue.product(id).await });
         let died = |_| CommandError::ActorDied { applied: AppliedOutcome::No };
         Ok(read.await.map_err(died)??)
     }
 
     /// A product has been changed: it is read anew by the next who asks.
     pub fn product_changed(&self, id: ProductId) {
-        self.catalogue.changed(id);
+        self.parts.catalogue.changed(id);
     }
 
     /// A mail was kept as queued: the mailer is to look.
     pub fn mail_queued(&self) {
-        self.mailer.wake();
+        self.parts.mailer.wake();
     }
 
-    /// Has an inventory's actor panic at its next change.
+    /// The view of every mailbox.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.parts.roster
+    }
+
+    /// What goes wrong because a test says so.
     #[cfg(feature = "fault-injection")]
-    pub fn panic_at(&self, inventory: InventoryId, point: super::inventory::PanicPoint) {
-        if let Some((mailbox, _)) = self.inventories.registry().find(inventory) {
-            mailbox.tell(point);
-        }
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.parts.faults
     }
 }
 
@@ -266,5 +275,14 @@ async fn within<T>(
     answer: impl Future<Output = Result<T, CommandError>> + Send,
 ) -> Result<T, CommandError> {
     let late = CommandError::Deadline { applied: AppliedOutcome::Unknown };
+    tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(late))
+}
+
+/// Waits until the deadline for something that changes nothing.
+async fn read_within<T>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<T, CommandError>> + Send,
+) -> Result<T, CommandError> {
+    let late = CommandError::Deadline { applied: AppliedOutcome::No };
     tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(late))
 }

@@ -20,7 +20,7 @@ pub(super) async fn change(
     message: Option<ConsumedMessage>,
     command: Command<StockView>,
 ) -> Result<StockView, CommandError> {
-    let record = Arc::new(inventories.read(request.inventory).await?.inventory);
+    let record = Arc::new(inventories.read(request.inventory, command.deadline).await?.inventory);
     let remember = command.remember.map(|named| {
         let (render, record) = (named.render, Arc::clone(&record));
         let with_balance = move |applied: &Applied| render(&after(&record, applied));

@@ -3,10 +3,10 @@
 //!
 //! What is due is read from the database, so it ends on time whatever became of the server that began it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use crate::domain::order::OrderStatus;
@@ -16,9 +16,11 @@ use crate::persistence::{SharedStore, StoreError};
 
 use super::carts::Carts;
 use super::command::{Command, CommandError, OrderTransition};
+use super::faults::{Faults, Moment};
 use super::inventories::Inventories;
 use super::orders::OrdersHandle;
-use super::registry::{Passivate, Registry};
+use super::periodic::{Job, PeriodicHandle};
+use super::supervision::ActorKind;
 
 /// How often carts are looked at. Their stock is to be back within a second of their end.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -52,104 +54,54 @@ pub struct SweeperParts {
     pub order_pending_ttl: Option<Duration>,
     /// After how long without a message an actor is put away.
     pub idle_ttl: Duration,
+    /// What goes wrong because a test says so.
+    pub(super) faults: Faults,
 }
 
-/// The way to the sweeper. It is started again when it has died.
-#[derive(Clone)]
-pub struct SweeperHandle {
-    residence: Arc<Registry<(), SweeperActor>>,
+/// Ends what is over.
+pub struct Sweeper {
     parts: SweeperParts,
+    due: Mutex<Due>,
 }
 
-impl SweeperHandle {
-    /// A sweeper that lives on the registry's arbiters.
+/// When the next look at what is looked at less often than carts is due.
+struct Due {
+    orders: Instant,
+    idle: Instant,
+    forget: Instant,
+}
+
+/// The way to the sweeper.
+pub type SweeperHandle = PeriodicHandle<Sweeper>;
+
+impl Sweeper {
+    /// One that looks at everything when it first runs.
     #[must_use]
-    pub fn new(residence: Arc<Registry<(), SweeperActor>>, parts: SweeperParts) -> Self {
-        Self { residence, parts }
-    }
-
-    /// Sends it home; what it has begun is ended.
-    pub(super) fn stop(&self) {
-        self.residence.close();
-        if let Some((mailbox, _)) = self.residence.find(()) {
-            mailbox.tell(Passivate);
-        }
-    }
-
-    /// Sees to it that there is a living one.
-    pub fn ensure(&self) {
-        let parts = self.parts.clone();
-        self.residence.get_or_start((), move |_| SweeperActor::new(parts));
-    }
-}
-
-struct Sweep;
-
-impl Message for Sweep {
-    type Result = ();
-}
-
-/// The actor: one sweep at a time, and another at once when that lasted beyond its period.
-pub struct SweeperActor {
-    parts: SweeperParts,
-    sweeping: bool,
-    again: bool,
-    orders_at: Instant,
-    idle_at: Instant,
-    forget_at: Instant,
-}
-
-impl SweeperActor {
-    fn new(parts: SweeperParts) -> Self {
+    pub fn new(parts: SweeperParts) -> Self {
         let now = Instant::now();
-        Self { parts, sweeping: false, again: false, orders_at: now, idle_at: now, forget_at: now }
+        Self { parts, due: Mutex::new(Due { orders: now, idle: now, forget: now }) }
     }
 }
 
-impl Actor for SweeperActor {
-    type Context = Context<Self>;
+#[async_trait]
+impl Job for Sweeper {
+    const KIND: ActorKind = ActorKind::Sweeper;
+    const PERIOD: Duration = PERIOD;
 
-    fn started(&mut self, context: &mut Self::Context) {
-        context.notify(Sweep);
-        context.run_interval(PERIOD, |_, context| context.notify(Sweep));
-    }
-}
-
-impl Handler<Passivate> for SweeperActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Passivate, context: &mut Self::Context) {
-        context.stop();
-    }
-}
-
-impl Handler<Sweep> for SweeperActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Sweep, context: &mut Self::Context) {
-        if std::mem::replace(&mut self.sweeping, true) {
-            self.again = true;
-            return;
-        }
-        let now = Instant::now();
-        if is_due(&mut self.idle_at, now, IDLE_PERIOD) {
+    async fn run(&self) {
+        let (orders, idle, forget) = {
+            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let orders = is_due(&mut due.orders, now, ORDERS_PERIOD);
+            (orders, is_due(&mut due.idle, now, IDLE_PERIOD), is_due(&mut due.forget, now, FORGET_PERIOD))
+        };
+        if idle {
             self.parts.carts.passivate_idle(self.parts.idle_ttl);
             self.parts.inventories.registry().passivate_idle(self.parts.idle_ttl);
         }
-        let orders = is_due(&mut self.orders_at, now, ORDERS_PERIOD);
-        let forget = is_due(&mut self.forget_at, now, FORGET_PERIOD);
-        let parts = self.parts.clone();
-        let task = tokio::spawn(async move {
-            if let Err(error) = sweep(&parts, orders, forget).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the sweep waits for the database");
-            }
-        });
-        context.spawn(task.into_actor(self).map(|_, actor, context| {
-            actor.sweeping = false;
-            if std::mem::take(&mut actor.again) {
-                context.notify(Sweep);
-            }
-        }));
+        if let Err(error) = sweep(&self.parts, orders, forget).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the sweep waits for the database");
+        }
     }
 }
 
@@ -164,8 +116,10 @@ fn is_due(next: &mut Instant, now: Instant, period: Duration) -> bool {
 async fn sweep(parts: &SweeperParts, orders: bool, forget: bool) -> Result<(), StoreError> {
     loop {
         let due = parts.store.carts_due(parts.clock.now(), BATCH_MAX).await?;
+        parts.faults.pass(ActorKind::Sweeper, Moment::During, None).await;
         let full = due.len() == BATCH_MAX as usize;
         let ended = join_all(due.into_iter().map(|cart| parts.carts.expire(cart))).await;
+        parts.faults.pass(ActorKind::Sweeper, Moment::After, None).await;
         // What is due beyond this batch does not wait for the next sweep; what could not be ended does.
         if !full || !ended.contains(&true) {
             break;

@@ -11,6 +11,7 @@ use super::*;
 use crate::actors::command::CartView;
 use crate::actors::house::{House, HouseLimits, HouseParts};
 use crate::actors::shop::ShopRules;
+use crate::actors::supervision::Policy;
 use crate::domain::cart::{Lifetime, Limits};
 use crate::domain::ids::{InventoryId, MovementId, ProductId};
 use crate::domain::money::{Currency, Money, TaxRate};
@@ -89,6 +90,7 @@ impl Fixture {
                 journal_batch_max: 16,
                 idle_ttl: 5 * MINUTE,
                 order_pending_ttl: None,
+                supervision: Policy::default(),
             },
             templates: Templates::new().expect("the templates"),
             mail_sender: "shop@localhost".to_owned(),
@@ -110,7 +112,17 @@ impl Fixture {
     async fn held_within_a_second(&self, held: i64) {
         tokio::time::advance(Duration::from_secs(1)).await;
         let end = Instant::now() + PATIENCE;
-        while self.house.shop().stock(self.inventory).await.expect("stock").inventory.balance.held != held {
+        while self
+            .house
+            .shop()
+            .stock(self.inventory, Instant::now() + PATIENCE)
+            .await
+            .expect("stock")
+            .inventory
+            .balance
+            .held
+            != held
+        {
             assert!(Instant::now() < end, "{held} units were to be held");
             tokio::task::yield_now().await;
         }

@@ -95,6 +95,7 @@ settings! {
     "HTTP" {
         BIND: Value("127.0.0.1:8081"), "The address and port to listen on; port 0 is any free one.", example "0.0.0.0:8080";
         HTTP_WORKERS: Words("one a core"), "Threads that serve requests.", example "4";
+        NODE_NAME: Words("the machine's name and the process's number"), "What this server is called among others that share its database, in the list of the actors.", example "shop-1";
         REQUEST_DEADLINE_MS: Value("5000"), "How long a request may take before it is answered with 503, milliseconds.", example "2000";
         SHUTDOWN_LIMIT: Value("30"), "How long a stopping server may take to finish what it has begun, seconds.", example "10";
     }
@@ -104,6 +105,10 @@ settings! {
         ORDERS_MAILBOX: Value("4096"), "Checkouts and changes of orders that may wait.", example "1024";
         JOURNAL_MAILBOX: Value("16384"), "Changes that may wait for the journal.", example "65536";
         JOURNAL_BATCH_MAX: Value("1024"), "Changes that go into one transaction at most.", example "256";
+        ACTOR_QUARANTINE_AFTER: Value("5"), "After how many panics within ACTOR_QUARANTINE_WINDOW a product's or a cart's actor is not started again before an administrator says so; 0 is never.", example "10";
+        ACTOR_QUARANTINE_WINDOW: Value("60"), "How long a panic counts, seconds.", example "300";
+        ACTOR_BACKOFF_MAX_MS: Value("5000"), "How long an actor that panics again and again stays down at most before the next one starts, milliseconds; 0 starts it at once.", example "1000";
+        ACTOR_HANG_LIMIT: Value("60"), "After how many seconds with a message that does not get done a product's or a cart's actor is ended; 0 is never.", example "120";
         IDLE_ACTOR_TTL: Value("300"), "After how many seconds without a message an actor is put away.", example "60";
     }
     "Mail" {

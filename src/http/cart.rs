@@ -140,7 +140,7 @@ async fn add_to(state: &State, request: &HttpRequest, payload: web::Payload, ses
 /// `GET /cart/me`: the cart as it is now. Reading does not renew it.
 pub(crate) async fn show(state: State, request: HttpRequest) -> Answer {
     let session = session_of(&request);
-    let view = state.ask_shop(state.shop.cart(session)).await;
+    let view = state.ask_shop(state.shop.cart(session, state.deadline())).await;
     keep_session(view.map(|view| json::send(shown(&view, session, state.currency(), None))), session)
 }
 

@@ -154,7 +154,7 @@ pub(crate) async fn create(state: State, request: HttpRequest, payload: web::Pay
 pub(crate) async fn show(state: State, request: HttpRequest) -> Answer {
     Caller::user(&state, &request).await?;
     let id: InventoryId = path_id(&request, "id").ok_or_else(unknown)?;
-    let view = state.ask_shop(state.shop.stock(id)).await?;
+    let view = state.ask_shop(state.shop.stock(id, state.deadline())).await?;
     Ok(json::ok(&InventoryDocument::of(&view)))
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn details(state: State, request: HttpRequest) -> Answer {
     let page = lists::page(&mut fields);
     let page = fields.finish(page)?;
     let id: InventoryId = path_id(&request, "id").ok_or_else(unknown)?;
-    let view = state.ask_shop(state.shop.stock(id)).await?;
+    let view = state.ask_shop(state.shop.stock(id, state.deadline())).await?;
     let rows = state.read(|store| async move { store.movements(id, &page).await }).await?;
     let histories = List::of(&rows, HistoryDocument::of);
     Ok(json::ok(&DetailsDocument { inventory: InventoryDocument::of(&view), histories }))

@@ -5,6 +5,7 @@
 //! went wrong, `caller` says who asks, and `idempotency` does a named request once. `app` builds [`AppState`] and
 //! serves the table.
 
+mod actors;
 mod auth;
 mod body;
 mod caller;
@@ -84,7 +85,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .configure(inventory_routes)
         .configure(auth_routes)
         .configure(user_routes)
-        .configure(mail_and_health_routes);
+        .configure(mail_and_health_routes)
+        .configure(admin_routes);
 }
 
 fn order_routes(config: &mut web::ServiceConfig) {
@@ -130,6 +132,13 @@ fn mail_and_health_routes(config: &mut web::ServiceConfig) {
         .service(reads(web::resource("/health/live"), health::live))
         .service(reads(web::resource("/health/ready"), health::ready))
         .service(reads(web::resource("/health"), health::ready));
+}
+
+fn admin_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(reads(web::resource("/admin/actors"), actors::list))
+        .service(reads(web::resource("/admin/actors/{kind}/{id}"), actors::show))
+        .service(web::resource("/admin/actors/{kind}/{id}/restart").route(web::post().to(actors::restart)));
 }
 
 /// A resource that is read by this handler: GET, and HEAD, whose body is left out on the way.

@@ -54,6 +54,7 @@ codes! {
     CartNotFound         404 "cart_not_found"         "There is no such cart";
     ItemNotFound         404 "item_not_found"         "The product is not in the cart";
     OrderNotFound        404 "order_not_found"        "There is no such order";
+    ActorNotFound        404 "actor_not_found"        "There is no such actor";
     UserNotFound         404 "user_not_found"         "There is no such user";
     MethodNotAllowed     405 "method_not_allowed"     "The method is not known here";
     RequestTimeout       408 "request_timeout"        "The body took too long";
@@ -81,6 +82,8 @@ codes! {
     Unavailable          503 "unavailable"            "The database is not available";
     Timeout              503 "timeout"                "There was no answer in time";
     Interrupted          503 "interrupted"            "The work was interrupted";
+    Restarting           503 "restarting"             "What has failed starts again";
+    Quarantined          503 "quarantined"            "What has failed too often is out of service";
 }
 
 impl Code {

@@ -197,7 +197,7 @@ pub(crate) async fn change(state: State, request: HttpRequest, payload: web::Pay
 
 async fn with_stock(state: &State, product: &Product) -> Answer {
     let stock = match product.inventory {
-        Some(inventory) => state.ask_shop(state.shop.available(inventory)).await?,
+        Some(inventory) => state.ask_shop(state.shop.available(inventory, state.deadline())).await?,
         None => 0,
     };
     Ok(json::ok(&ProductDocument::of(product, stock, state.currency())))

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::actors::command::{AppliedOutcome, CommandError};
+use crate::actors::mailbox::Unposted;
 use crate::domain::cart::{CartError, CartLine};
 use crate::domain::ids::{InventoryId, ProductId};
 use crate::domain::money::Currency;
@@ -51,11 +52,18 @@ pub(crate) fn of_command(error: CommandError, currency: Currency) -> Problem {
             Problem::internal(AppliedOutcome::No)
         }
         CommandError::Unwritable => {
-            tracing::error!("an event or a mail could not be written");
+            tracing::error!("{text}");
             Problem::internal(AppliedOutcome::No)
         }
         CommandError::Contended => Problem::new(Code::Contended, text).applied(AppliedOutcome::No),
-        CommandError::Overloaded => Problem::new(Code::Overloaded, text).applied(AppliedOutcome::No),
+        CommandError::Unposted(unposted) => {
+            let code = match unposted {
+                Unposted::Full => Code::Overloaded,
+                Unposted::Restarting => Code::Restarting,
+                Unposted::Quarantined { .. } => Code::Quarantined,
+            };
+            Problem::new(code, text).applied(AppliedOutcome::No)
+        }
         CommandError::Deadline { applied } => Problem::new(Code::Timeout, text).applied(applied),
         CommandError::ActorDied { applied } => Problem::new(Code::Interrupted, text).applied(applied),
         CommandError::Store { applied, source } => of_store(&source).applied(applied),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use actix_web::web;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 use tracing::Instrument;
 
 use crate::actors::command::{AppliedOutcome, CommandError};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub mail_sender: String,
     /// No mail server is configured: mail is kept, not sent.
     pub mail_captured: bool,
+    /// What this server is called among others.
+    pub node: String,
     /// Password hashes worked at at a time: the number of cores.
     pub password_hashes_at_once: usize,
 }
@@ -61,6 +64,7 @@ impl Default for Settings {
             token_secret: None,
             mail_sender: "shop@localhost".to_owned(),
             mail_captured: true,
+            node: "here".to_owned(),
             password_hashes_at_once: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -191,14 +195,19 @@ impl AppState {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        self.runtime.spawn(work.in_current_span()).await.map_err(|error| {
-            if error.is_panic() {
-                tracing::error!(%error, "the work of a request panicked");
-                Problem::internal(AppliedOutcome::Unknown)
-            } else {
-                Problem::new(Code::Stopping, "the server is stopping").applied(AppliedOutcome::Unknown)
-            }
-        })
+        ended(self.runtime.spawn(work.in_current_span()).await)
+    }
+
+    /// Does something that keeps its thread busy for a while, on a thread of the program's runtime for such work.
+    ///
+    /// # Errors
+    /// 500 when it panicked, 503 when the runtime is stopping.
+    pub(crate) async fn run_blocking<T, F>(&self, work: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        ended(self.runtime.spawn_blocking(work).await)
     }
 
     /// Asks the store for something that changes nothing.
@@ -257,4 +266,16 @@ impl AppState {
     pub(crate) fn refused(&self, error: CommandError) -> Problem {
         refusals::of_command(error, self.currency())
     }
+}
+
+/// What a task came to; a problem when it did not end in order.
+fn ended<T>(joined: Result<T, JoinError>) -> Result<T, Problem> {
+    joined.map_err(|error| {
+        if error.is_panic() {
+            tracing::error!(%error, "the work of a request panicked");
+            Problem::internal(AppliedOutcome::Unknown)
+        } else {
+            Problem::new(Code::Stopping, "the server is stopping").applied(AppliedOutcome::Unknown)
+        }
+    })
 }

@@ -4,6 +4,7 @@
 //! One module a resource, as in `src/http`. [`bad_input`] goes through every route and field by a table.
 #![expect(clippy::expect_used, reason = "a test that can not go on shall fail")]
 
+mod actors;
 mod app;
 mod auth;
 mod bad_input;

@@ -145,6 +145,7 @@ impl Shop {
         routes.extend(self.catalogue_routes());
         routes.extend(self.cart_and_order_routes());
         routes.extend(self.mail_and_user_routes());
+        routes.extend(self.admin_routes());
         routes
     }
 
@@ -255,6 +256,18 @@ impl Shop {
                 .body(json!({"status": "ACTIVE"}))
                 .fields([required("status", Kind::Name)])
                 .unknown(profile, "user_not_found"),
+        ]
+    }
+
+    fn admin_routes(&self) -> Vec<Route> {
+        let inventory = &self.product.inventory;
+        let actor = format!("/admin/actors/inventory/{inventory}");
+        let kind: (&str, &[&str]) = ("kind", &["", "nobody", "Cart"]);
+        let sort: (&str, &[&str]) = ("sort", &["", "depth", "name"]);
+        vec![
+            route(Method::GET, "/admin/actors", Who::Admin).query(LIST.into_iter().chain([kind, sort])),
+            route(Method::GET, &actor, Who::Admin).unknown(inventory, "actor_not_found"),
+            route(Method::POST, &format!("{actor}/restart"), Who::Admin).unknown(inventory, "actor_not_found"),
         ]
     }
 }

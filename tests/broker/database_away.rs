@@ -9,7 +9,7 @@ use crate::database::Database;
 use crate::events::virtual_host;
 use crate::postgres;
 use crate::queue::Queues;
-use crate::shop::{Shop, until};
+use crate::shop::{PATIENCE, Shop, until};
 
 const QUEUE: &str = "update-inventory";
 /// Messages that come meanwhile: more than a consumer takes in hand.
@@ -47,7 +47,10 @@ async fn messages_wait_for_the_database_in_hand_and_are_done_once_when_it_is_bac
     assert_eq!(figure("messages_unacknowledged").await, IN_HAND, "none is given back");
     block_in_place(|| server.start());
 
-    until("all are done", async || shop.app.shop().available(lamp.inventory).await.ok() == Some(1 + MESSAGES)).await;
+    until("all are done", async || {
+        shop.app.shop().available(lamp.inventory, Instant::now() + PATIENCE).await.ok() == Some(1 + MESSAGES)
+    })
+    .await;
     let count = async |name: &str| queues.figures(QUEUE).await["message_stats"][name].as_i64().unwrap_or_default();
     until("the broker knows it", async || count("ack").await == 1 + MESSAGES).await;
     assert_eq!(count("redeliver").await, 0, "none went round");

@@ -87,7 +87,7 @@ impl Shop {
 
     /// What can be sold.
     pub(crate) async fn available(&self, stock: Stock) -> i64 {
-        self.app.shop().available(stock.inventory).await.expect("a number")
+        self.app.shop().available(stock.inventory, Instant::now() + PATIENCE).await.expect("a number")
     }
 
     /// Fills a cart and makes an order of it, for a buyer who buys nothing else.

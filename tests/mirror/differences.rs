@@ -1,6 +1,6 @@
 //! Where mirror and database differ, the database is right; where two versions meet, the newer one is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use storekeeper::domain::cart::{Cart, CartState};
 use storekeeper::persistence::clock::Clock;
@@ -8,7 +8,7 @@ use storekeeper::persistence::redis::{CartImage, KeyOutcome, MirrorConnection, R
 use uuid::Uuid;
 
 use crate::redis::Server;
-use crate::shop::{Shop, lives_in, shows, until};
+use crate::shop::{PATIENCE, Shop, lives_in, shows, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_actor_that_begins_repairs_what_the_mirror_shows_wrongly() {
@@ -43,7 +43,7 @@ async fn an_actor_that_begins_repairs_what_the_mirror_shows_wrongly() {
         let cart = shop.cart(*session).await;
         assert!(!shows(&redis, &cart), "{session:?} has been tampered with");
         until("it is repaired", async || {
-            let shown = shop.app.shop().cart(Some(*session)).await.expect("a cart");
+            let shown = shop.app.shop().cart(Some(*session), Instant::now() + PATIENCE).await.expect("a cart");
             assert_eq!(shown.lines.iter().map(|line| line.quantity).collect::<Vec<_>>(), [2], "the database decides");
             shows(&redis, &cart)
         })

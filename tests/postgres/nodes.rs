@@ -92,7 +92,7 @@ async fn stock_and_price_are_shown_as_another_server_left_them() {
     let pair = Pair::start().await;
     let stock = pair.observer.stock(7).await;
     let (here, elsewhere) = (pair.here.shop(), pair.elsewhere.shop());
-    assert_eq!(here.available(stock.inventory).await.expect("an answer"), 7);
+    assert_eq!(here.available(stock.inventory, Instant::now() + PATIENCE).await.expect("an answer"), 7);
     assert_eq!(here.product(stock.product).await.expect("an answer").map(|product| product.price), Some(Money(100)));
 
     elsewhere.change_stock(receipt(&stock, 3), command()).await.expect("three more");
@@ -102,7 +102,7 @@ async fn stock_and_price_are_shown_as_another_server_left_them() {
     assert!(matches!(changed, ProductChange::Changed(_)), "{changed:?}");
 
     let end = Instant::now() + PATIENCE;
-    while here.available(stock.inventory).await.expect("an answer") != 10 {
+    while here.available(stock.inventory, Instant::now() + PATIENCE).await.expect("an answer") != 10 {
         assert!(Instant::now() < end, "the stock of before is still shown");
     }
     while here.product(stock.product).await.expect("an answer").map(|product| product.price) != Some(Money(250)) {
@@ -115,7 +115,7 @@ async fn stock_and_price_are_shown_as_another_server_left_them() {
 async fn a_storekeeper_whom_the_database_contradicts_learns_from_it() {
     let pair = Pair::start().await;
     let stock = pair.observer.stock(2).await;
-    assert_eq!(pair.here.shop().available(stock.inventory).await.expect("an answer"), 2);
+    assert_eq!(pair.here.shop().available(stock.inventory, Instant::now() + PATIENCE).await.expect("an answer"), 2);
     for _ in 0..2 {
         hold(pair.elsewhere.shop(), &stock).await.expect("a unit");
     }

@@ -266,7 +266,13 @@ impl Walk {
     async fn stock(&self) -> Vec<(Balance, i64)> {
         let mut stock = Vec::with_capacity(ITEMS);
         for (_, inventory) in &self.items {
-            let view = self.shop.app.shop().stock(*inventory).await.expect("the storekeeper answers");
+            let view = self
+                .shop
+                .app
+                .shop()
+                .stock(*inventory, Instant::now() + PATIENCE)
+                .await
+                .expect("the storekeeper answers");
             stock.push((view.inventory.balance, view.available));
         }
         stock

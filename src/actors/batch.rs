@@ -1,0 +1,155 @@
+//! What goes into the journal's next transaction: how much, and of what waits whose.
+//!
+//! Usually everything that waits. When that is more than goes into one batch, the inventories share it evenly, so that a
+//! crowd at one product does not make the buyers of another wait behind it.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+/// How long a transaction should take at most. What comes while it runs waits for it.
+const TIME_WANTED: Duration = Duration::from_millis(250);
+/// A batch is never made smaller than this: the fewer go into it, the less is gained by it.
+const LEAST: usize = 16;
+
+/// How many entries go into a transaction: as many as the database does in [`TIME_WANTED`], up to a limit.
+pub(super) struct BatchSize {
+    most: usize,
+    now: usize,
+}
+
+impl BatchSize {
+    pub(super) fn at_most(most: usize) -> Self {
+        Self { most: most.max(1), now: most.max(1) }
+    }
+
+    pub(super) fn now(&self) -> usize {
+        self.now
+    }
+
+    /// A batch of `entries` took so long. After one that took too long the next is smaller in proportion; after one that
+    /// was as large as it might be and quick, the next may be twice as large.
+    pub(super) fn learn(&mut self, entries: usize, took: Duration) {
+        if took > TIME_WANTED {
+            let fits = entries as u128 * TIME_WANTED.as_micros() / took.as_micros().max(1);
+            self.now = usize::try_from(fits).unwrap_or(self.most).max(LEAST).min(self.most);
+        } else if entries >= self.now && took <= TIME_WANTED / 2 {
+            self.now = self.now.saturating_mul(2).min(self.most);
+        }
+    }
+}
+
+/// Takes a batch of at most `size` out of the queue. Each lane keeps its order, and none gets more than an even share
+/// as long as another has something left.
+pub(super) fn take_batch<T, L: Hash + Eq>(queue: &mut Vec<T>, size: usize, lane: impl Fn(&T) -> L) -> Vec<T> {
+    if queue.len() <= size {
+        return std::mem::take(queue);
+    }
+    let mut waiting: HashMap<L, usize> = HashMap::new();
+    for entry in queue.iter() {
+        *waiting.entry(lane(entry)).or_default() += 1;
+    }
+    let (share, mut spare) = even_share(waiting.values().copied().collect(), size);
+    let mut taken: HashMap<L, usize> = HashMap::new();
+    let mut batch = Vec::with_capacity(size);
+    let mut rest = Vec::with_capacity(queue.len() - size);
+    for entry in queue.drain(..) {
+        let of_lane = taken.entry(lane(&entry)).or_default();
+        // What the even share leaves over goes to who is first in the queue.
+        let is_in = *of_lane < share || (*of_lane == share && spare > 0);
+        if is_in {
+            spare -= usize::from(*of_lane == share);
+            *of_lane += 1;
+            batch.push(entry);
+        } else {
+            rest.push(entry);
+        }
+    }
+    *queue = rest;
+    batch
+}
+
+/// The largest number of entries that every lane may send so that no more than `size` are sent in all, and how many
+/// places that leaves over.
+fn even_share(mut waiting: Vec<usize>, size: usize) -> (usize, usize) {
+    waiting.sort_unstable();
+    let (mut left, mut lanes, mut share) = (size, waiting.len(), 0);
+    for count in waiting {
+        let more = count - share;
+        if more * lanes > left {
+            break;
+        }
+        left -= more * lanes;
+        share = count;
+        lanes -= 1;
+    }
+    let lanes = lanes.max(1);
+    (share + left / lanes, left % lanes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lanes by letter, in the order they came.
+    fn take(queue: &str, size: usize) -> (String, String) {
+        let mut queue: Vec<(usize, char)> = queue.chars().enumerate().collect();
+        let batch = take_batch(&mut queue, size, |(_, lane)| *lane);
+        let text = |entries: Vec<(usize, char)>| entries.into_iter().map(|(_, lane)| lane).collect();
+        (text(batch), text(queue))
+    }
+
+    #[test]
+    fn what_fits_goes_as_it_came() {
+        assert_eq!(take("hhch", 4), ("hhch".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn a_crowd_does_not_hold_up_the_others() {
+        assert_eq!(take("hhhhhhhhcd", 4), ("hhcd".to_owned(), "hhhhhh".to_owned()));
+        assert_eq!(take("aabbccdd", 3), ("abc".to_owned(), "abcdd".to_owned()));
+        assert_eq!(take("hhhhhhhh", 3), ("hhh".to_owned(), "hhhhh".to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_is_full_in_order_and_fair(queue in prop::collection::vec(0_u8..6, 1..60), size in 1_usize..60) {
+            let mut rest: Vec<(usize, u8)> = queue.iter().copied().enumerate().collect();
+            let batch = take_batch(&mut rest, size, |(_, lane)| *lane);
+            prop_assert_eq!(batch.len(), size.min(queue.len()));
+            prop_assert_eq!(batch.len() + rest.len(), queue.len());
+            let of = |entries: &[(usize, u8)], wanted: u8| -> Vec<usize> {
+                entries.iter().filter(|(_, lane)| *lane == wanted).map(|(number, _)| *number).collect()
+            };
+            let counts: Vec<(usize, usize)> = (0..6).map(|lane| {
+                let (taken, left) = (of(&batch, lane), of(&rest, lane));
+                let whole: Vec<usize> = taken.iter().chain(&left).copied().collect();
+                assert!(whole.is_sorted(), "lane {lane} keeps its order");
+                (taken.len(), left.len())
+            }).collect();
+            let most = counts.iter().map(|(taken, _)| *taken).max().unwrap_or(0);
+            for (taken, left) in counts {
+                prop_assert!(left == 0 || taken + 1 >= most, "none is passed over for one that has had more");
+            }
+        }
+    }
+
+    #[test]
+    fn batches_shrink_to_what_is_done_in_time_and_grow_again() {
+        let mut size = BatchSize::at_most(1_024);
+        size.learn(1_024, Duration::from_secs(2));
+        assert_eq!(size.now(), 128);
+        size.learn(128, Duration::from_millis(250));
+        assert_eq!(size.now(), 128, "as long as wanted");
+        size.learn(7, Duration::from_millis(1));
+        assert_eq!(size.now(), 128, "a small one says nothing of a large one");
+        size.learn(128, Duration::from_millis(100));
+        assert_eq!(size.now(), 256);
+        size.learn(256, Duration::from_secs(3_600));
+        assert_eq!(size.now(), LEAST);
+        (0..20).for_each(|_| size.learn(size.now(), Duration::ZERO));
+        assert_eq!(size.now(), 1_024);
+    }
+}
