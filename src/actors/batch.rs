@@ -1,10 +1,11 @@
-//! What goes into the journal's next transaction: how much, and of what waits whose.
+//! What goes into the journal's next transaction: how much, and of what waits whose; and how long what waits will take.
 //!
 //! Usually everything that waits. When that is more than goes into one batch, the inventories share it evenly, so that a
 //! crowd at one product does not make the buyers of another wait behind it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a transaction should take at most. What comes while it runs waits for it.
@@ -36,6 +37,34 @@ impl BatchSize {
         } else if entries >= self.now && took <= TIME_WANTED / 2 {
             self.now = self.now.saturating_mul(2).min(self.most);
         }
+    }
+}
+
+/// How long an entry takes where many are written together, by what the last transactions took.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Nanoseconds an entry; 0 when nothing is known.
+    entry_ns: AtomicU64,
+}
+
+impl Pace {
+    /// A batch of `entries` took so long. A small one takes longer an entry than a large one would, so it counts only
+    /// where it says that things have become better.
+    pub(super) fn learn(&self, entries: usize, took: Duration) {
+        let now_ns = u64::try_from(took.as_nanos() / (entries.max(1) as u128)).unwrap_or(u64::MAX);
+        let known_ns = self.entry_ns.load(Ordering::Relaxed);
+        if entries >= LEAST {
+            let mean_ns = if known_ns == 0 { now_ns } else { known_ns.midpoint(now_ns) };
+            self.entry_ns.store(mean_ns, Ordering::Relaxed);
+        } else if now_ns < known_ns {
+            self.entry_ns.store(now_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// How long so many entries take; nothing as long as nothing is known.
+    pub(super) fn of(&self, entries: i64) -> Duration {
+        let entries = u64::try_from(entries).unwrap_or(0);
+        Duration::from_nanos(self.entry_ns.load(Ordering::Relaxed).saturating_mul(entries))
     }
 }
 
@@ -134,6 +163,22 @@ mod tests {
                 prop_assert!(left == 0 || taken + 1 >= most, "none is passed over for one that has had more");
             }
         }
+    }
+
+    #[test]
+    fn the_pace_is_that_of_many_together() {
+        let pace = Pace::default();
+        assert_eq!(pace.of(1_000_000), Duration::ZERO, "nothing is known");
+        pace.learn(1, Duration::from_millis(5));
+        assert_eq!(pace.of(1_000_000), Duration::ZERO, "one by itself says nothing");
+        pace.learn(1_000, Duration::from_millis(1_000));
+        assert_eq!(pace.of(100), Duration::from_millis(100));
+        pace.learn(1_000, Duration::from_millis(3_000));
+        assert_eq!(pace.of(100), Duration::from_millis(200));
+        pace.learn(15, Duration::from_secs(15));
+        assert_eq!(pace.of(100), Duration::from_millis(200), "a small one may be slow");
+        pace.learn(2, Duration::from_millis(2));
+        assert_eq!(pace.of(100), Duration::from_millis(100), "but not quicker than the large ones will be");
     }
 
     #[test]

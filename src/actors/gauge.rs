@@ -164,15 +164,9 @@ impl Gauge {
         })
     }
 
-    /// Lets one message in: if there is a place, and if nobody has waited longer than `patience`.
-    pub(super) fn enter(self: &Arc<Self>, patience: Option<Duration>) -> Result<Ticket, Refused> {
+    /// Lets one message in, if there is a place.
+    pub(super) fn enter(self: &Arc<Self>) -> Result<Ticket, Refused> {
         let now_ms = self.age_ms();
-        if patience
-            .is_some_and(|patience| self.waited_ms(now_ms).is_some_and(|ms| u128::from(ms) > patience.as_millis()))
-        {
-            self.reject();
-            return Err(Refused::Full);
-        }
         let entered = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             (state & CLOSED == 0 && state < self.limit).then_some(state + 1)
         });
@@ -409,12 +403,12 @@ mod tests {
     #[test]
     fn takes_up_to_the_limit_and_again_when_one_is_over() {
         let (gauge, kind) = gauge(2);
-        let first = gauge.enter(None).expect("room");
-        let _second = gauge.enter(None).expect("room");
-        assert_eq!(gauge.enter(None).err(), Some(Refused::Full));
+        let first = gauge.enter().expect("room");
+        let _second = gauge.enter().expect("room");
+        assert_eq!(gauge.enter().err(), Some(Refused::Full));
         assert_eq!((kind.depth(), kind.rejected()), (2, 1));
         drop(first);
-        assert!(gauge.enter(None).is_ok());
+        assert!(gauge.enter().is_ok());
         assert_eq!(gauge.view().high_water, 2);
     }
 
@@ -422,7 +416,7 @@ mod tests {
     fn a_message_ends_as_processed_or_as_failed_once() {
         let (gauge, kind) = gauge(9);
         let begun = || {
-            let mut ticket = gauge.enter(None).expect("room");
+            let mut ticket = gauge.enter().expect("room");
             ticket.begin();
             ticket
         };
@@ -436,33 +430,31 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_patience_is_not_let_in_behind_somebody_who_waits() {
-        let (gauge, kind) = gauge(9);
-        let impatient = Some(Duration::ZERO);
-        assert!(gauge.enter(impatient).is_ok(), "nobody waits");
-        let mut first = gauge.enter(None).expect("room");
+    fn the_age_of_the_oldest_is_that_of_the_one_who_waits_or_is_at_work() {
+        let (gauge, _) = gauge(9);
+        assert_eq!(gauge.oldest_age_ms(), None);
+        let mut first = gauge.enter().expect("room");
         while gauge.oldest_age_ms() == Some(0) {
             std::thread::yield_now();
         }
-        assert_eq!(gauge.enter(impatient).err(), Some(Refused::Full));
-        assert!(gauge.enter(Some(Duration::from_secs(3_600))).is_ok());
-        gauge.oldest_is(None);
-        assert!(gauge.enter(impatient).is_ok(), "it is at work, and nobody waits");
-        gauge.oldest_is(Some(&first));
-        assert_eq!(gauge.enter(impatient).err(), Some(Refused::Full));
+        let second = gauge.enter().expect("room");
         first.begin();
-        drop(first);
-        assert_eq!((kind.rejected(), gauge.oldest_age_ms()), (2, None));
+        assert!(gauge.oldest_age_ms().is_some_and(|ms| ms > 0), "it is at work");
+        gauge.oldest_is(Some(&second));
+        first.done();
+        assert!(gauge.oldest_age_ms().is_some());
+        gauge.oldest_is(None);
+        assert_eq!(gauge.oldest_age_ms(), None, "nobody waits");
     }
 
     #[test]
     fn closes_only_when_empty_and_then_for_good() {
         let (gauge, kind) = gauge(2);
-        let ticket = gauge.enter(None).expect("room");
+        let ticket = gauge.enter().expect("room");
         assert!(!gauge.close_if_empty());
         drop(ticket);
         assert!(gauge.close_if_empty());
-        assert_eq!(gauge.enter(None).err(), Some(Refused::Closed));
+        assert_eq!(gauge.enter().err(), Some(Refused::Closed));
         assert_eq!((kind.depth(), kind.rejected()), (0, 0), "a closed mailbox rejects nothing: there will be another");
     }
 
@@ -474,7 +466,7 @@ mod tests {
             let (entered, closed) = std::thread::scope(|scope| {
                 let sender = scope.spawn(|| {
                     barrier.wait();
-                    gauge.enter(None).map(std::mem::forget).is_ok()
+                    gauge.enter().map(std::mem::forget).is_ok()
                 });
                 barrier.wait();
                 let closed = gauge.close_if_empty();

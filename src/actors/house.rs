@@ -287,6 +287,7 @@ impl Builder {
             announcer: Arc::clone(announcer),
             batch_max: journal_batch_max,
             committing: Arc::default(),
+            pace: Arc::default(),
             faults: self.faults.clone(),
         };
         let journal = JournalHandle::new(self.only_one(ActorKind::Journal, journal_mailbox), parts);

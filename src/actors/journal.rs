@@ -23,7 +23,7 @@ use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
 use crate::persistence::{CommitError, SharedStore, StoreError};
 
 use super::announcer::Announcer;
-use super::batch::{BatchSize, take_batch};
+use super::batch::{BatchSize, Pace, take_batch};
 use super::command::{AppliedOutcome, CommandError};
 use super::faults::{Faults, Moment};
 use super::gauge::Ticket;
@@ -149,6 +149,8 @@ pub struct JournalParts {
     pub batch_max: usize,
     /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.
     pub committing: Arc<Mutex<()>>,
+    /// How fast entries have been written lately.
+    pub(super) pace: Arc<Pace>,
     /// What goes wrong because a test says so.
     pub(super) faults: Faults,
 }
@@ -174,20 +176,28 @@ impl JournalHandle {
     }
 
     /// Hands a piece of work in. Its outcome comes to whom it names, whatever happens here. It is refused at once when
-    /// the mailbox is full, and when the entry that has waited longest has done so for more than half of the time that
-    /// this one has: then it would probably be late, and who hears of that now can go elsewhere.
+    /// the mailbox is full, and when what waits before it takes more than half of the time that it has, at the pace of
+    /// the last transactions: then it would probably be late, and who hears of that now can go elsewhere.
     pub fn submit(&self, submission: Submission) {
+        if self.would_be_late(&submission) {
+            self.residence.reject(());
+            return refuse(submission, Unposted::Full);
+        }
         let parts = self.parts.clone();
-        let patience = match submission.work {
-            Work::Write(_) => Some(submission.deadline.saturating_duration_since(Instant::now()) / 2),
-            Work::Load(_) => None,
-        };
         let start = move |birth| JournalActor::new(parts.clone(), birth);
-        if let Err((mut submission, unposted)) = self.residence.post_within((), submission, patience, start) {
-            if let Some(take) = submission.take.take() {
-                take.give_back();
+        if let Err((submission, unposted)) = self.residence.post((), submission, start) {
+            refuse(submission, unposted);
+        }
+    }
+
+    fn would_be_late(&self, submission: &Submission) -> bool {
+        match submission.work {
+            Work::Write(_) => {
+                let wait = self.parts.pace.of(self.residence.counters().depth());
+                wait > submission.deadline.saturating_duration_since(Instant::now()) / 2
             }
-            submission.answer(Err(JournalError::Unposted(unposted)));
+            // Few, quick, and nobody gets an answer about the stock before it.
+            Work::Load(_) => false,
         }
     }
 
@@ -217,6 +227,14 @@ impl JournalHandle {
         });
         outcome.await.unwrap_or(Err(JournalError::Died))
     }
+}
+
+/// Nobody has it: what was set aside is given back, and who waits is told.
+fn refuse(mut submission: Submission, unposted: Unposted) {
+    if let Some(take) = submission.take.take() {
+        take.give_back();
+    }
+    submission.answer(Err(JournalError::Unposted(unposted)));
 }
 
 /// The actor: a queue, and at most one transaction at a time.
@@ -256,6 +274,7 @@ impl JournalActor {
         context.spawn(task.into_actor(self).map(move |took, actor, context| {
             if let Ok(took) = took {
                 actor.batch_size.learn(size, took);
+                actor.parts.pace.learn(size, took);
             }
             actor.committing = false;
             actor.commit_next(context);

@@ -73,6 +73,7 @@ impl Fixture {
             announcer: Arc::default(),
             batch_max: 100,
             committing: Arc::default(),
+            pace: Arc::default(),
             faults: Faults::default(),
         };
         let journal = JournalHandle::new(Arc::new(Registry::new(ActorKind::Journal, policy, arbiters, 1_000)), parts);
@@ -325,5 +326,33 @@ async fn what_an_actor_has_promised_stays_promised_when_it_loads_again() {
     let refused = too_much.await.expect("no panic");
     let expected = Refusal::InsufficientStock { inventory: fixture.inventory, available: OPENING + 1 - 60 };
     assert!(matches!(&refused, Err(JournalError::Refused(refusal)) if *refusal == expected), "{refused:?}");
+    fixture.close().await;
+}
+
+#[actix_rt::test]
+async fn a_crowd_at_one_product_costs_another_ones_buyer_a_batch_and_not_the_queue() {
+    const CROWD: usize = 450;
+    let fixture = Fixture::open().await;
+    let other = InventoryId(Uuid::now_v7());
+    let (product, stock) = stocked(other, MovementId(Uuid::now_v7()), &Clock::system());
+    fixture.store.insert_product(&Product { sku: "CUP-1".to_owned(), ..product }, Some(&stock)).await.expect("a product");
+    let turn = fixture.hold().await;
+    let first = fixture.receive(1);
+    let crowd: Vec<Outcome> = (0..CROWD).map(|_| fixture.receive(1)).collect();
+    let (answer, last) = oneshot::channel();
+    let mut entry = fixture.movement(MovementId(Uuid::now_v7()), 1);
+    entry.movements[0].inventory = other;
+    let (work, deadline) = (Work::Write(Arc::new(entry)), Instant::now() + PATIENCE);
+    fixture.journal.submit(Submission { work, take: None, message: None, deadline, answer: Answer::Entry(answer) });
+    fixture.until_waiting(CROWD + 1).await;
+    drop(turn);
+    applied(first).await;
+    let last = applied(last).await.at;
+    let mut before = 0;
+    for outcome in crowd {
+        before += usize::from(applied(outcome).await.at <= last);
+    }
+    // A batch is 100: the buyer who came last of all is in the first one behind that under way.
+    assert_eq!(before, 99, "of {CROWD} who had come before");
     fixture.close().await;
 }

@@ -4,7 +4,6 @@
 //! read. So a [`Mailbox`] counts for itself, by the actor's [`Gauge`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
@@ -14,7 +13,7 @@ use super::gauge::{Gauge, Ticket};
 /// Why a mailbox did not take a message. It was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// So many wait already, or for so long, that one more is too many.
+    /// So many wait already that one more is too many.
     Full,
     /// The actor has gone; another may be started in its place.
     Closed,
@@ -23,7 +22,7 @@ pub enum Refused {
 /// Why a message did not get to an actor. Nothing was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unposted {
-    /// So many wait already, or for so long, that one more is too many.
+    /// So many wait already that one more is too many, or would be late.
     #[error("too many requests are waiting")]
     Full,
     /// The actor died a moment ago, not for the first time; the next one starts a little later.
@@ -66,17 +65,17 @@ impl<A: Actor> Mailbox<A> {
         Self { addr, gauge }
     }
 
-    /// Sends a message, unless too many wait, or one has waited for longer than `patience`.
+    /// Sends a message, unless too many wait.
     ///
     /// # Errors
     /// The message, and why it was not sent.
-    pub(super) fn post<M>(&self, message: M, patience: Option<Duration>) -> Result<(), (M, Refused)>
+    pub(super) fn post<M>(&self, message: M) -> Result<(), (M, Refused)>
     where
         M: Send + 'static,
         A: Handler<Posted<M>>,
         A::Context: ToEnvelope<A, Posted<M>>,
     {
-        match self.gauge.enter(patience) {
+        match self.gauge.enter() {
             Ok(ticket) => {
                 self.addr.do_send(Posted { message, ticket });
                 Ok(())

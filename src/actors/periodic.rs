@@ -172,7 +172,7 @@ impl<J: Job> Handler<Tick> for PeriodicActor<J> {
     type Result = ();
 
     fn handle(&mut self, _: Tick, context: &mut Self::Context) {
-        if let Ok(ticket) = self.birth.gauge.enter(None) {
+        if let Ok(ticket) = self.birth.gauge.enter() {
             self.look(ticket, context);
         }
     }

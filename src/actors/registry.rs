@@ -202,36 +202,24 @@ impl<K: ActorKey, A: Actor<Context = Context<A>>> Registry<K, A> {
         A: Handler<Posted<M>>,
         A::Context: ToEnvelope<A, Posted<M>>,
     {
-        self.post_within(key, message, None, start)
-    }
-
-    /// Sends a message as [`post`](Self::post) does, if nobody has waited in the mailbox for longer than `patience`.
-    ///
-    /// # Errors
-    /// As of [`post`](Self::post); [`Unposted::Full`] when somebody has.
-    pub fn post_within<M>(
-        self: &Arc<Self>,
-        key: K,
-        message: M,
-        patience: Option<Duration>,
-        start: impl Fn(Birth) -> A + Clone + Send + 'static,
-    ) -> Result<(), (M, Unposted)>
-    where
-        M: Send + 'static,
-        A: Handler<Posted<M>>,
-        A::Context: ToEnvelope<A, Posted<M>>,
-    {
         let mut message = message;
         loop {
             let mailbox = match self.get_or_start(key, start.clone()) {
                 Ok(mailbox) => mailbox,
                 Err(down) => return Err((message, down)),
             };
-            match mailbox.post(message, patience) {
+            match mailbox.post(message) {
                 Ok(()) => return Ok(()),
                 Err((message, Refused::Full)) => return Err((message, Unposted::Full)),
                 Err((back, Refused::Closed)) => message = back,
             }
+        }
+    }
+
+    /// Counts a message that the key's actor was not even asked to take.
+    pub(super) fn reject(&self, key: K) {
+        if let Some(resident) = self.residents.get(&key) {
+            resident.mailbox.gauge().reject();
         }
     }
 
