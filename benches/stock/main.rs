@@ -7,6 +7,8 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench stops at a fault and prints")]
 
+#[path = "../support/filled.rs"]
+mod filled;
 mod postgres;
 #[expect(dead_code, reason = "tests share a server; the bench has its own, and more durable, one")]
 #[path = "../../tests/support/postgres.rs"]

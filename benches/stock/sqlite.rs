@@ -1,21 +1,18 @@
 //! SQLite's shelves, and its one transaction a hold.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::sqlite::SqliteConnection;
 use storekeeper::domain::ids::ProductId;
-use storekeeper::persistence::Upkeep;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::open::StoreOptions;
-use storekeeper::persistence::sqlite::{SqliteOptions, SqliteStore};
+use storekeeper::persistence::sqlite::SqliteOptions;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::{PRODUCTS, Shelves, Till, UNITS};
+use crate::{PRODUCTS, Shelves, Till, UNITS, filled};
 
 /// A database in a folder of its own.
 pub(crate) struct Shelf(TempDir);
@@ -23,7 +20,7 @@ pub(crate) struct Shelf(TempDir);
 impl Shelves for Shelf {
     async fn filled() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        fill(folder.path()).await;
+        filled::fill(folder.path(), PRODUCTS, UNITS).await;
         Self(folder)
     }
 
@@ -80,7 +77,7 @@ impl OneByOne {
 
 impl Till<Shelf> for OneByOne {
     async fn open(shelf: &Shelf, _: &Arc<Runtime>) -> Self {
-        Self { connection: Mutex::new(connection(shelf.0.path()).await) }
+        Self { connection: Mutex::new(filled::connection(shelf.0.path()).await) }
     }
 
     async fn hold(&self, product: ProductId) {
@@ -88,42 +85,6 @@ impl Till<Shelf> for OneByOne {
     }
 }
 
-/// A connection with the settings that the store's own has.
-async fn connection(folder: &Path) -> SqliteConnection {
-    let options = SqliteConnectOptions::new()
-        .filename(folder.join("storekeeper.sqlite"))
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("wal_autocheckpoint", "8192")
-        .pragma("cache_size", "-32768")
-        .disable_statement_logging();
-    options.connect().await.expect("the database opens")
-}
-
 fn now() -> i64 {
     Clock::system().now().0
-}
-
-// The shop ------------------------------------------------------------------------------------------------------
-
-/// Makes the database, with all products in stock. Product, inventory and first ledger row have one number.
-async fn fill(folder: &Path) {
-    let options = SqliteOptions { folder: folder.to_owned(), readers: 1 };
-    SqliteStore::open(options, Clock::system()).await.expect("the database opens").close().await;
-    let mut connection = connection(folder).await;
-    let mut transaction = connection.begin().await.expect("a transaction");
-    for statement in [
-        "CREATE TEMP TABLE numbers AS WITH RECURSIVE count (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM count LIMIT ?1)
-         SELECT n, unhex(printf('%032x', n)) AS id FROM count WHERE ?2 > 0",
-        "INSERT INTO products SELECT id, 'SKU-' || n, 'sku-' || n, 'Tea ' || n, 'tea ' || n, NULL, 1999, 'PUBLISHED',
-         id, 1, 0, 0 FROM numbers WHERE ?1 > 0 AND ?2 > 0",
-        "INSERT INTO inventories SELECT id, id, 'SKU-' || n, ?2, 0, 1, id, 0 FROM numbers WHERE ?1 > 0",
-        "INSERT INTO movements SELECT id, NULL, id, 1, 'initial', 'IN', ?2, ?2, 0, ?2, 0, NULL, NULL, NULL, 'bench', 0
-         FROM numbers WHERE ?1 > 0",
-    ] {
-        let products = i64::try_from(PRODUCTS).expect("a small number");
-        sqlx::query(statement).bind(products).bind(UNITS).execute(&mut *transaction).await.expect("rows are written");
-    }
-    transaction.commit().await.expect("the shop is there");
-    connection.close().await.expect("closed");
 }

@@ -335,7 +335,11 @@ async fn a_crowd_at_one_product_costs_another_ones_buyer_a_batch_and_not_the_que
     let fixture = Fixture::open().await;
     let other = InventoryId(Uuid::now_v7());
     let (product, stock) = stocked(other, MovementId(Uuid::now_v7()), &Clock::system());
-    fixture.store.insert_product(&Product { sku: "CUP-1".to_owned(), ..product }, Some(&stock)).await.expect("a product");
+    fixture
+        .store
+        .insert_product(&Product { sku: "CUP-1".to_owned(), ..product }, Some(&stock))
+        .await
+        .expect("a product");
     let turn = fixture.hold().await;
     let first = fixture.receive(1);
     let crowd: Vec<Outcome> = (0..CROWD).map(|_| fixture.receive(1)).collect();

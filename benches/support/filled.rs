@@ -1,0 +1,44 @@
+//! A SQLite shop full of products, made in one transaction: filling it through the API would take minutes.
+
+use std::path::Path;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+use storekeeper::persistence::Upkeep;
+use storekeeper::persistence::clock::Clock;
+use storekeeper::persistence::sqlite::{SqliteOptions, SqliteStore};
+
+/// A connection with the settings that the store's own has.
+pub(crate) async fn connection(folder: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(folder.join("storekeeper.sqlite"))
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", "8192")
+        .pragma("cache_size", "-32768")
+        .disable_statement_logging();
+    options.connect().await.expect("the database opens")
+}
+
+/// Makes the database of a folder, with so many products and units of each in stock. Product, inventory and first ledger
+/// row have one number, from 0.
+pub(crate) async fn fill(folder: &Path, products: u64, units: i64) {
+    let options = SqliteOptions { folder: folder.to_owned(), readers: 1 };
+    SqliteStore::open(options, Clock::system()).await.expect("the database opens").close().await;
+    let mut connection = connection(folder).await;
+    let mut transaction = connection.begin().await.expect("a transaction");
+    for statement in [
+        "CREATE TEMP TABLE numbers AS WITH RECURSIVE count (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM count LIMIT ?1)
+         SELECT n, unhex(printf('%032x', n)) AS id FROM count WHERE ?2 > 0",
+        "INSERT INTO products SELECT id, 'SKU-' || n, 'sku-' || n, 'Tea ' || n, 'tea ' || n, NULL, 1999, 'PUBLISHED',
+         id, 1, 0, 0 FROM numbers WHERE ?1 > 0 AND ?2 > 0",
+        "INSERT INTO inventories SELECT id, id, 'SKU-' || n, ?2, 0, 1, id, 0 FROM numbers WHERE ?1 > 0",
+        "INSERT INTO movements SELECT id, NULL, id, 1, 'initial', 'IN', ?2, ?2, 0, ?2, 0, NULL, NULL, NULL, 'bench', 0
+         FROM numbers WHERE ?1 > 0",
+    ] {
+        let products = i64::try_from(products).expect("a small number");
+        sqlx::query(statement).bind(products).bind(units).execute(&mut *transaction).await.expect("rows are written");
+    }
+    transaction.commit().await.expect("the shop is there");
+    connection.close().await.expect("closed");
+}
