@@ -327,6 +327,7 @@ async fn open(
             mail_sender: config.mail.sender.clone(),
             mail_captured: config.mail.smtp.is_none(),
             password_hashes_at_once: cores(),
+            idempotency_key_life: config.retention.idempotency_keys,
         },
         dependencies: dependencies(&house),
         draining,
@@ -367,6 +368,7 @@ fn house_limits(config: &Config) -> HouseLimits {
         journal_batch_max: config.actors.journal_batch_max,
         idle_ttl: config.actors.idle_ttl,
         order_pending_ttl: config.order_pending_ttl,
+        retention: config.retention,
     }
 }
 

@@ -221,5 +221,6 @@ fn limits(config: &Config) -> HouseLimits {
         journal_batch_max: config.actors.journal_batch_max,
         idle_ttl: Duration::from_secs(1),
         order_pending_ttl: None,
+        retention: config.retention,
     }
 }

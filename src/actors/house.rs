@@ -14,6 +14,7 @@ use crate::messaging::mail::Templates;
 use crate::messaging::smtp::SmtpOptions;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
+use crate::persistence::forget::Retention;
 use crate::persistence::redis::RedisOptions;
 
 use super::announcer::{Announcer, AnnouncerParts};
@@ -58,6 +59,8 @@ pub struct HouseLimits {
     pub idle_ttl: Duration,
     /// After how long an unconfirmed order is cancelled; `None` is never.
     pub order_pending_ttl: Option<Duration>,
+    /// For how long things are kept.
+    pub retention: Retention,
 }
 
 /// What the actors are made of.
@@ -147,6 +150,8 @@ impl House {
                 inventories: inventories.clone(),
                 orders: orders.clone(),
                 order_pending_ttl: limits.order_pending_ttl,
+                retention: limits.retention,
+                more_to_forget: Arc::default(),
                 idle_ttl: limits.idle_ttl,
             },
         );

@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::timestamp::Timestamp;
-use crate::persistence::forget::{FORGET, FORGOTTEN_AT_ONCE};
+use crate::persistence::forget::{CONCERNS, CutOffs, FORGOTTEN_AT_ONCE, Forgotten};
 use crate::persistence::records::Verdict;
 use crate::persistence::{StoreError, Upkeep};
 
@@ -28,24 +27,23 @@ impl Upkeep for PostgresStore {
         Ok(verdicts)
     }
 
-    async fn forget(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let mut forgotten = 0;
-        for statement in FORGET {
-            loop {
-                let mut transaction = self.begin().await?;
-                let removed = sqlx::query(statement)
+    async fn forget(&self, cut_offs: &CutOffs) -> Result<Forgotten, StoreError> {
+        let mut forgotten = Forgotten::default();
+        for concern in &CONCERNS {
+            let before = (concern.cut_off)(cut_offs);
+            let mut transaction = self.begin().await?;
+            let mut removed = 0;
+            for statement in concern.statements {
+                removed = sqlx::query(*statement)
                     .bind(before.0)
                     .bind(i64::from(FORGOTTEN_AT_ONCE))
                     .execute(&mut *transaction)
                     .answered()
                     .await?
                     .rows_affected();
-                transaction.commit().await?;
-                forgotten += removed;
-                if removed < u64::from(FORGOTTEN_AT_ONCE) {
-                    break;
-                }
             }
+            transaction.commit().await?;
+            forgotten.add(removed);
         }
         Ok(forgotten)
     }
