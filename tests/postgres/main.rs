@@ -6,6 +6,7 @@
 
 mod contention;
 mod cut;
+mod dump;
 mod moments;
 mod node;
 mod nodes;

@@ -59,3 +59,49 @@ impl Upkeep for SqliteStore {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+    use crate::persistence::clock::Clock;
+    use crate::persistence::sqlite::SqliteOptions;
+
+    /// Tables that grow with the shop.
+    const GROWING: [&str; 9] = [
+        "emails",
+        "logins",
+        "idempotency_keys",
+        "consumed_messages",
+        "outbox",
+        "dead_letters",
+        "journal_batches",
+        "codes",
+        "refresh_tokens",
+    ];
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_found_by_an_index() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SqliteOptions { folder: folder.path().to_owned(), readers: 1 };
+        let store = SqliteStore::open(options, Clock::system()).await.expect("a store");
+        let mut searched = Vec::new();
+        for statement in CONCERNS.iter().flat_map(|concern| concern.statements) {
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).bind(0).bind(0).fetch_all(&store.readers).await.expect("a plan");
+            for (.., step) in plan {
+                let table = step.split(' ').nth(1).and_then(|name| GROWING.iter().find(|table| **table == name));
+                if let Some(table) = table {
+                    // The first event that waits is the first one of its index.
+                    let first = step == "SCAN outbox USING INDEX outbox_waiting";
+                    assert!(first || step.starts_with("SEARCH "), "{statement}: {step}");
+                    searched.push(*table);
+                }
+            }
+        }
+        assert!(GROWING.iter().all(|table| searched.contains(table)), "{searched:?}");
+        store.close().await;
+    }
+}
