@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::domain::timestamp::Timestamp;
 
 /// Rows of a concern that one transaction removes, so that the journal waits milliseconds for it.
-pub(super) const FORGOTTEN_AT_ONCE: u32 = 500;
+pub(super) const FORGOTTEN_AT_ONCE: u32 = 100;
 /// For how long codes and refresh tokens are kept that can not be used any more.
 const EXPIRED_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
@@ -102,21 +102,26 @@ pub(super) struct Concern {
     /// From before which time they may go.
     pub(super) cut_off: fn(&CutOffs) -> Timestamp,
     /// Statements in their order, each of them with the time as `$1` and [`FORGOTTEN_AT_ONCE`] as `$2`. The last one
-    /// removes.
+    /// removes. Sorted, so that PostgreSQL too takes the index by age, and not whatever it meets first.
     pub(super) statements: &'static [&'static str],
 }
 
 /// All concerns.
-pub(super) const CONCERNS: [Concern; 10] = [
+pub(super) const CONCERNS: [Concern; 11] = [
     Concern {
         cut_off: |cut_offs| cut_offs.captured_mails,
         statements: &["DELETE FROM emails WHERE id IN \
-             (SELECT id FROM emails WHERE status = 'CAPTURED' AND created_at < $1 LIMIT $2)"],
+             (SELECT id FROM emails WHERE status = 'CAPTURED' AND created_at < $1 ORDER BY created_at LIMIT $2)"],
     },
     Concern {
         cut_off: |cut_offs| cut_offs.sent_mails,
         statements: &["DELETE FROM emails WHERE id IN \
-             (SELECT id FROM emails WHERE status IN ('SENT', 'FAILED') AND created_at < $1 LIMIT $2)"],
+             (SELECT id FROM emails WHERE status = 'SENT' AND created_at < $1 ORDER BY created_at LIMIT $2)"],
+    },
+    Concern {
+        cut_off: |cut_offs| cut_offs.sent_mails,
+        statements: &["DELETE FROM emails WHERE id IN \
+             (SELECT id FROM emails WHERE status = 'FAILED' AND created_at < $1 ORDER BY created_at LIMIT $2)"],
     },
     Concern {
         cut_off: |cut_offs| cut_offs.logins,
@@ -127,35 +132,35 @@ pub(super) const CONCERNS: [Concern; 10] = [
     Concern {
         cut_off: |cut_offs| cut_offs.idempotency_keys,
         statements: &["DELETE FROM idempotency_keys WHERE (scope, key) IN \
-             (SELECT scope, key FROM idempotency_keys WHERE at < $1 LIMIT $2)"],
+             (SELECT scope, key FROM idempotency_keys WHERE at < $1 ORDER BY at LIMIT $2)"],
     },
     Concern {
         cut_off: |cut_offs| cut_offs.message_ids,
         statements: &["DELETE FROM consumed_messages WHERE (queue, message_id) IN \
              (SELECT queue, message_id FROM consumed_messages WHERE at < $1 \
               AND coalesce((SELECT at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT 1) >= $1, true) \
-              LIMIT $2)"],
+              ORDER BY at LIMIT $2)"],
     },
     Concern { cut_off: |cut_offs| cut_offs.published_events, statements: &[MOVE_HORIZON, BEFORE_HORIZON] },
     Concern {
         cut_off: |cut_offs| cut_offs.dead_letters,
         statements: &["DELETE FROM dead_letters WHERE (queue, message_id) IN \
-             (SELECT queue, message_id FROM dead_letters WHERE at < $1 LIMIT $2)"],
+             (SELECT queue, message_id FROM dead_letters WHERE at < $1 ORDER BY at LIMIT $2)"],
     },
     Concern {
         cut_off: |cut_offs| cut_offs.journal_batches,
         statements: &["DELETE FROM journal_batches WHERE id IN \
-             (SELECT id FROM journal_batches WHERE at < $1 LIMIT $2)"],
+             (SELECT id FROM journal_batches WHERE at < $1 ORDER BY at LIMIT $2)"],
     },
     Concern {
         cut_off: |cut_offs| cut_offs.expired,
         statements: &["DELETE FROM codes WHERE (user_id, purpose) IN \
-             (SELECT user_id, purpose FROM codes WHERE expires_at < $1 LIMIT $2)"],
+             (SELECT user_id, purpose FROM codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"],
     },
     Concern {
         cut_off: |cut_offs| cut_offs.expired,
         statements: &["DELETE FROM refresh_tokens WHERE hash IN \
-             (SELECT hash FROM refresh_tokens WHERE expires_at < $1 LIMIT $2)"],
+             (SELECT hash FROM refresh_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"],
     },
 ];
 

@@ -106,8 +106,9 @@ async fn copy_into(folder: &Path, copy: &Path) -> Result<(), sqlx::Error> {
 fn put(copy: PathBuf, file: &Path) -> Result<(), BackupError> {
     let put = TempPath::try_from_path(copy)
         .and_then(|copy| copy.persist_noclobber(file).map_err(|PathPersistError { error, .. }| error));
-    put.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => BackupError::Exists { file: file.to_owned() },
-        _ => BackupError::File { file: file.to_owned(), source },
+    put.map_err(|source| {
+        let file = file.to_owned();
+        let taken = source.kind() == io::ErrorKind::AlreadyExists;
+        if taken { BackupError::Exists { file } } else { BackupError::File { file, source } }
     })
 }
