@@ -6,7 +6,7 @@
 //! What is kept longer than its time, because something else rests on it:
 //!
 //! - An event that is not published, whatever its age, and every event behind it: they are removed in the order they
-//!   were written. `outbox_horizon` says how far, so that [`check`](super::check) knows which ones may be missing.
+//!   were written. `outbox_horizon` says how far, so that the verification of the books knows which ones may be missing.
 //!   The newest event stays, since SQLite numbers the next one by it.
 //! - The mark of a message as done, as long as an event from before the marks' time is not published: what is not
 //!   known to be published is sent again, and must be recognised then.
@@ -164,8 +164,7 @@ pub(super) const CONCERNS: [Concern; 11] = [
     },
 ];
 
-/// Moves the horizon over the oldest events, up to the first one that must stay. Of two servers that do so at the same
-/// moment the second finds that the horizon is not where it saw it, and leaves it there.
+/// Moves the horizon over the oldest events, up to the first one that must stay. One server does so at a time.
 const MOVE_HORIZON: &str = "
     WITH oldest AS (
         SELECT position, order_id, at,
@@ -184,7 +183,7 @@ const MOVE_HORIZON: &str = "
             UNION ALL
             SELECT 0, created_at FROM orders WHERE id IN (SELECT order_id FROM oldest WHERE staying = 0)
         ) AS passed
-    ) WHERE position = (SELECT position FROM outbox_horizon)";
+    )";
 const BEFORE_HORIZON: &str = "
     DELETE FROM outbox WHERE published_at < $1 AND position IN (
         SELECT position FROM outbox WHERE position <= (SELECT position FROM outbox_horizon) ORDER BY position LIMIT $2

@@ -22,7 +22,7 @@ use crate::stock::Stock;
 const BEFORE: usize = 20;
 
 /// Buys a unit.
-async fn buy(shop: &Shop, stock: &Stock) -> Result<OrderId, CommandError> {
+pub(crate) async fn buy(shop: &Shop, stock: &Stock) -> Result<OrderId, CommandError> {
     let cart = shop.add_to_cart(None, stock.product, None, 1, false, command()).await?;
     let session = cart.session.expect("a session");
     let buyer = Buyer { user: UserId(Uuid::now_v7()), name: "Ann".to_owned(), email: "ann@example.org".to_owned() };

@@ -7,6 +7,7 @@
 mod contention;
 mod cut;
 mod dump;
+mod forget;
 mod moments;
 mod node;
 mod nodes;

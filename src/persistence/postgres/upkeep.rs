@@ -9,6 +9,9 @@ use crate::persistence::{StoreError, Upkeep};
 use super::error::Answer;
 use super::{PostgresStore, check};
 
+/// With a concern's number, the lock that whoever forgets it holds. The number is the program's own, as good as any other.
+const FORGET_LOCK: i32 = 0x5374_6f72;
+
 #[async_trait]
 impl Upkeep for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
@@ -27,11 +30,21 @@ impl Upkeep for PostgresStore {
         Ok(verdicts)
     }
 
+    /// What another server is just removing is left to that one.
     async fn forget(&self, cut_offs: &CutOffs) -> Result<Forgotten, StoreError> {
         let mut forgotten = Forgotten::default();
-        for concern in &CONCERNS {
+        for (number, concern) in (0_i32..).zip(&CONCERNS) {
             let before = (concern.cut_off)(cut_offs);
             let mut transaction = self.begin().await?;
+            let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
+                .bind(FORGET_LOCK)
+                .bind(number)
+                .fetch_one(&mut *transaction)
+                .answered()
+                .await?;
+            if !alone {
+                continue;
+            }
             let mut removed = 0;
             for statement in concern.statements {
                 removed = sqlx::query(*statement)
