@@ -211,7 +211,8 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -330,6 +331,7 @@ async fn open(
             mail_captured: config.mail.smtp.is_none(),
             node: config.http.node.clone(),
             password_hashes_at_once: cores(),
+            idempotency_key_life: config.retention.idempotency_keys,
         },
         dependencies: dependencies(&house),
         draining,
@@ -371,6 +373,7 @@ fn house_limits(config: &Config) -> HouseLimits {
         idle_ttl: config.actors.idle_ttl,
         order_pending_ttl: config.order_pending_ttl,
         supervision: config.actors.supervision,
+        retention: config.retention,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what it takes, and what each command does until its exit code.
 
+mod backup;
 mod check;
 mod demo;
 mod health;
@@ -19,6 +20,7 @@ use crate::config::{Config, ConfigError, StoreConfig, settings};
 use crate::domain::user::{EmailAddress, InvalidEmailAddress};
 use crate::persistence::clock::Clock;
 use crate::persistence::open::{self, OpenError};
+use crate::persistence::sqlite::backup::BackupError;
 use crate::persistence::{SharedStore, StoreError};
 use crate::telemetry::{self, TelemetryError};
 
@@ -51,6 +53,15 @@ enum Command {
     ///
     /// Prints a line for each rule with how much was looked at, and the identifiers of what breaks it.
     Check,
+    /// Writes a copy of the database into a new file. May run beside a server, if it is SQLite.
+    ///
+    /// The copy is of one moment and holds everything that was acknowledged before it began. Only its owner may read it,
+    /// for it holds password hashes and keys. A file that is there already is not overwritten; when the copy fails,
+    /// nothing is left of it. For PostgreSQL there is pg_dump.
+    Backup {
+        /// The file to write.
+        file: PathBuf,
+    },
     /// Asks the server of these settings, at BIND, whether it is ready: for health checks.
     Health,
     /// Administrators.
@@ -101,6 +112,14 @@ enum CliError {
     Admin(#[from] AdminError),
     #[error("the database has products already: demo fills an empty one only")]
     NotEmpty,
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(
+        "backup copies a database on SQLite; one on PostgreSQL is backed up with pg_dump: docs/operations.md says how"
+    )]
+    BackupOfPostgres,
+    #[error("it was told to end before it was done; nothing is left of it")]
+    Interrupted,
     #[error("{0}")]
     System(#[from] io::Error),
 }
@@ -109,9 +128,19 @@ impl CliError {
     /// What the process exits with; `--help` lists them.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::NotEmpty | Self::Admin(AdminError::AddressTaken) => 1,
+            Self::NotEmpty
+            | Self::Admin(AdminError::AddressTaken)
+            | Self::Backup(BackupError::Exists { .. } | BackupError::NoFolder { .. })
+            | Self::BackupOfPostgres => 1,
             Self::Config(_) | Self::EnvironmentFile(_) => 2,
-            Self::Telemetry(_) | Self::Open(_) | Self::App(_) | Self::Store(_) | Self::Admin(_) | Self::System(_) => 3,
+            Self::Telemetry(_)
+            | Self::Open(_)
+            | Self::App(_)
+            | Self::Store(_)
+            | Self::Admin(_)
+            | Self::Backup(_)
+            | Self::Interrupted
+            | Self::System(_) => 3,
         }
     }
 }
@@ -120,9 +149,11 @@ fn after_help() -> String {
     let codes = "Exit codes:\n\
         \x20 0  done; a server was told to stop and has finished what it had begun\n\
         \x20 1  refused: check found a fault, demo found products, the address has an account,\n\
+        \x20    backup found its file there, no folder for it, or PostgreSQL,\n\
         \x20    health was told that the server is not ready\n\
         \x20 2  the command line or a setting is wrong\n\
-        \x20 3  the server could not start or go on: folder, database, port; health found none\n\n";
+        \x20 3  the server could not start or go on: folder, database, port; health found none;\n\
+        \x20    backup failed, or was told to end, and left nothing\n\n";
     format!("{codes}{}", settings::help())
 }
 
@@ -148,6 +179,7 @@ fn run_command(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Serve => app::serve(config)?,
         Command::Migrate => block_on(migrate(&config.store))?,
+        Command::Backup { file } => block_on(backup::backup(&config.store, &file))?,
         Command::Health => return Ok(health::ask(config.http.bind)?),
         Command::Check => return block_on(check::check(&config.store)),
         Command::Admin(AdminCommand::Create { email, name, password }) => {

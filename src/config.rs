@@ -23,6 +23,7 @@ use crate::domain::money::{Currency, TaxRate};
 use crate::domain::user::EmailAddress;
 use crate::messaging::amqp::AmqpOptions;
 use crate::messaging::smtp::{SmtpOptions, SmtpServer};
+use crate::persistence::forget::Retention;
 use crate::persistence::open::StoreOptions;
 use crate::persistence::postgres::PostgresOptions;
 use crate::persistence::redis::RedisOptions;
@@ -33,6 +34,10 @@ pub use reader::{ConfigError, Fault};
 
 const DAY_SECONDS: u64 = 86_400;
 const YEAR_SECONDS: u64 = 366 * DAY_SECONDS;
+/// Ten years: what is kept longer is not meant to be removed.
+const RETENTION_DAYS_MAX: u64 = 3_660;
+/// The least for the identifiers of messages: a broker or a server may be away over a long weekend.
+const MESSAGE_ID_DAYS_MIN: u64 = 7;
 const POOL_MAX: u64 = 1_000;
 const MAILBOX_MAX: u64 = 1_000_000;
 
@@ -47,6 +52,8 @@ pub struct Config {
     pub order_pending_ttl: Option<Duration>,
     /// Where things are kept.
     pub store: StoreConfig,
+    /// For how long they are kept.
+    pub retention: Retention,
     /// Where carts are mirrored; `None` is nowhere.
     pub redis: Option<RedisOptions>,
     /// The broker that carries the events; `None` is the bus inside the program.
@@ -212,6 +219,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let shop = read_shop(reader);
     let order_pending_ttl = seconds(reader, &settings::ORDER_PENDING_TTL, 1, YEAR_SECONDS);
     let store = read_store(reader);
+    let retention = read_retention(reader);
     let right = "redis://host:port/number, rediss://…, or redis+cluster://host:port,host:port";
     let redis = reader.read(&settings::REDIS_URL, right, RedisOptions::of);
     let broker =
@@ -232,6 +240,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         shop: shop?,
         order_pending_ttl,
         store: store?,
+        retention: retention?,
         redis,
         broker,
         mail: mail?,
@@ -310,6 +319,36 @@ fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
         (!folder.is_empty() && !folder.starts_with(':') && !folder.contains('?')).then(|| PathBuf::from(folder))
     });
     Some(StoreConfig::Sqlite { folder: folder? })
+}
+
+fn read_retention(reader: &mut Reader<'_>) -> Option<Retention> {
+    let mut days = |setting, least| {
+        let days = reader.number(setting, "days", least, RETENTION_DAYS_MAX);
+        days.map(|days| Duration::from_secs(days * DAY_SECONDS))
+    };
+    let captured_mails = days(&settings::CAPTURED_MAIL_RETENTION_DAYS, 1);
+    let sent_mails = days(&settings::SENT_MAIL_RETENTION_DAYS, 1);
+    let logins = days(&settings::LOGIN_RETENTION_DAYS, 1);
+    let idempotency_keys = days(&settings::IDEMPOTENCY_RETENTION_DAYS, 1);
+    let message_ids = days(&settings::MESSAGE_ID_RETENTION_DAYS, MESSAGE_ID_DAYS_MIN);
+    let published_events = days(&settings::EVENT_RETENTION_DAYS, 1);
+    let dead_letters = days(&settings::DEAD_LETTER_RETENTION_DAYS, 1);
+    let journal_batches = days(&settings::JOURNAL_BATCH_RETENTION_DAYS, 1);
+    let (message_ids, dead_letters) = (message_ids?, dead_letters?);
+    if message_ids < dead_letters {
+        let right = "it must not be less than DEAD_LETTER_RETENTION_DAYS: what was put away may be handed in again";
+        reader.fault(&settings::MESSAGE_ID_RETENTION_DAYS, right);
+    }
+    Some(Retention {
+        captured_mails: captured_mails?,
+        sent_mails: sent_mails?,
+        logins: logins?,
+        idempotency_keys: idempotency_keys?,
+        message_ids,
+        published_events: published_events?,
+        dead_letters,
+        journal_batches: journal_batches?,
+    })
 }
 
 fn read_mail(reader: &mut Reader<'_>) -> Option<MailConfig> {

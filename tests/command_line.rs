@@ -117,6 +117,47 @@ async fn a_server_has_its_folder_for_itself_but_for_a_check() {
     shell.expect(0, "demo");
 }
 
+#[test]
+fn a_backup_overwrites_nothing() {
+    let shell = Shell::new();
+    assert!(shell.expect(3, "backup copy").contains("there is no database in ./data"));
+    shell.expect(0, "demo");
+    let said = shell.expect(0, "backup copy");
+    assert!(said.starts_with("copy is a backup of ./data (SQLite): ") && said.ends_with(" bytes.\n"), "{said}");
+    assert!(shell.expect(1, "backup copy").contains("copy is there already, and is not overwritten"));
+    let file = shell.folder.path().join("taken");
+    std::fs::write(&file, "mine").expect("written");
+    shell.expect(1, "backup taken");
+    assert_eq!(std::fs::read(&file).expect("read"), b"mine");
+    let said = shell.expect(1, "backup not/there/copy");
+    assert!(said.contains("there is no folder not/there to put the backup into"), "{said}");
+    assert!(shell.expect(2, "backup").contains("<FILE>"));
+}
+
+#[test]
+fn a_backup_that_fails_leaves_nothing() {
+    let shell = Shell::new();
+    shell.expect(0, "demo");
+    // Its second half is not what it was: the copy has begun when it comes to that.
+    let database = shell.data().join("storekeeper.sqlite");
+    let mut bytes = std::fs::read(&database).expect("the database");
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0xff);
+    std::fs::write(&database, bytes).expect("written");
+    let said = shell.expect(3, "backup copy");
+    assert!(said.contains("the database can not be copied to copy: "), "{said}");
+    let left = std::fs::read_dir(&shell.folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["data"]);
+}
+
+#[test]
+fn a_backup_of_postgresql_is_refused() {
+    let said = Shell::with(&[("DATABASE_URL", "postgres://shop:pw-that-is-secret@127.0.0.1:1/books")]);
+    let said = said.expect(1, "backup copy");
+    assert!(said.contains("pg_dump") && said.contains("docs/operations.md"), "{said}");
+    assert!(!said.contains("pw-that-is-secret"), "{said}");
+}
+
 #[tokio::test]
 async fn an_administrator_can_be_made_with_or_without_a_password() {
     let shell = Shell::new();
@@ -200,7 +241,7 @@ fn help_names_every_setting_and_exit_code() {
     for setting in settings::all() {
         assert!(help.contains(setting.name), "{}", setting.name);
     }
-    for word in ["serve", "migrate", "check", "health", "admin", "demo", "Exit codes:"] {
+    for word in ["serve", "migrate", "check", "backup", "health", "admin", "demo", "Exit codes:"] {
         assert!(help.contains(word), "{word}");
     }
 }

@@ -82,6 +82,7 @@ async fn open_house(folder: &Path, arbiters: &[Arbiter], runtime: &Arc<Runtime>)
             idle_ttl: Duration::from_secs(86_400),
             order_pending_ttl: None,
             supervision: config.actors.supervision,
+            retention: config.retention,
         },
         redis: None,
         broker: None,

@@ -224,5 +224,6 @@ fn limits(config: &Config) -> HouseLimits {
         idle_ttl: Duration::from_secs(1),
         order_pending_ttl: None,
         supervision: config.actors.supervision,
+        retention: config.retention,
     }
 }

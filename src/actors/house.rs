@@ -13,6 +13,7 @@ use crate::messaging::mail::Templates;
 use crate::messaging::smtp::SmtpOptions;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
+use crate::persistence::forget::Retention;
 use crate::persistence::redis::RedisOptions;
 
 use super::announcer::{Announcer, AnnouncerParts};
@@ -61,6 +62,8 @@ pub struct HouseLimits {
     pub order_pending_ttl: Option<Duration>,
     /// When dead actors are started again.
     pub supervision: Policy,
+    /// For how long things are kept.
+    pub retention: Retention,
 }
 
 /// What the actors are made of.
@@ -347,6 +350,8 @@ impl Builder {
             inventories: inventories.clone(),
             orders: orders.clone(),
             order_pending_ttl: self.limits.order_pending_ttl,
+            retention: self.limits.retention,
+            more_to_forget: Arc::default(),
             idle_ttl: self.limits.idle_ttl,
             faults: self.faults.clone(),
         }))

@@ -3,15 +3,19 @@
 //!
 //! What is due is read from the database, so it ends on time whatever became of the server that began it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use uuid::Uuid;
 
+use crate::domain::ids::{CartKey, OrderId};
 use crate::domain::order::OrderStatus;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::clock::Clock;
+use crate::persistence::forget::Retention;
 use crate::persistence::{SharedStore, StoreError};
 
 use super::carts::Carts;
@@ -30,10 +34,10 @@ const BATCH_MAX: u32 = 500;
 const IDLE_PERIOD: Duration = Duration::from_secs(5);
 /// How often unpaid orders are looked for.
 const ORDERS_PERIOD: Duration = Duration::from_secs(1);
-/// How often old answers and messages are forgotten.
+/// How often it is looked for what has been kept for its time.
 const FORGET_PERIOD: Duration = Duration::from_secs(600);
-/// For how long answers and message ids are kept.
-const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// How long one sweep goes on forgetting. What is left then is for the next one: carts end on time meanwhile.
+const FORGET_TIME_MAX: Duration = Duration::from_millis(50);
 /// How long the end of one unpaid order may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -52,6 +56,10 @@ pub struct SweeperParts {
     pub orders: OrdersHandle,
     /// After how long an unconfirmed order is cancelled; `None` is never.
     pub order_pending_ttl: Option<Duration>,
+    /// For how long things are kept.
+    pub retention: Retention,
+    /// Whether more is to be forgotten than one sweep had the time for.
+    pub more_to_forget: Arc<AtomicBool>,
     /// After how long without a message an actor is put away.
     pub idle_ttl: Duration,
     /// What goes wrong because a test says so.
@@ -114,43 +122,69 @@ fn is_due(next: &mut Instant, now: Instant, period: Duration) -> bool {
 }
 
 async fn sweep(parts: &SweeperParts, orders: bool, forget: bool) -> Result<(), StoreError> {
-    loop {
-        let due = parts.store.carts_due(parts.clock.now(), BATCH_MAX).await?;
-        parts.faults.pass(ActorKind::Sweeper, Moment::During, None).await;
-        let full = due.len() == BATCH_MAX as usize;
-        let ended = join_all(due.into_iter().map(|cart| parts.carts.expire(cart))).await;
-        parts.faults.pass(ActorKind::Sweeper, Moment::After, None).await;
-        // What is due beyond this batch does not wait for the next sweep; what could not be ended does.
-        if !full || !ended.contains(&true) {
-            break;
-        }
-    }
+    expire_due(parts).await?;
     if orders && let Some(ttl) = parts.order_pending_ttl {
         cancel_unpaid(parts, ttl).await?;
     }
-    if forget {
-        let before = Timestamp(parts.clock.now().0 - i64::try_from(REMEMBERED_FOR.as_micros()).unwrap_or(0));
-        let forgotten = parts.store.forget(before).await?;
-        tracing::debug!(forgotten, "old answers and messages are forgotten");
+    if forget || parts.more_to_forget.load(Ordering::Relaxed) {
+        forget_old(parts).await?;
     }
     Ok(())
 }
 
+/// Ends the carts that are due, each once: one that can not be ended keeps none behind it waiting, and is tried again
+/// by the next sweep.
+async fn expire_due(parts: &SweeperParts) -> Result<(), StoreError> {
+    let mut after = Some((Timestamp(0), CartKey(Uuid::nil())));
+    while let Some(behind) = after {
+        let due = parts.store.carts_due(parts.clock.now(), behind, BATCH_MAX).await?;
+        parts.faults.pass(ActorKind::Sweeper, Moment::During, None).await;
+        let last = due.last().map(|cart| (cart.expires_at, cart.id.key));
+        after = last.filter(|_| due.len() == BATCH_MAX as usize);
+        join_all(due.into_iter().map(|cart| parts.carts.expire(cart))).await;
+        parts.faults.pass(ActorKind::Sweeper, Moment::After, None).await;
+    }
+    Ok(())
+}
+
+/// Cancels the orders that nobody paid, each once, as [`expire_due`] ends carts.
 async fn cancel_unpaid(parts: &SweeperParts, ttl: Duration) -> Result<(), StoreError> {
     let ttl_micros = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
     let placed_before = Timestamp(parts.clock.now().0.saturating_sub(ttl_micros));
-    let unpaid = parts.store.orders_pending_since(placed_before, BATCH_MAX).await?;
-    let cancelled = unpaid.into_iter().map(|order| async move {
-        let transition = OrderTransition { order, to: OrderStatus::Cancelled, payment_reference: None };
-        let command = Command { deadline: Instant::now() + DEADLINE, actor: Arc::from("unpaid"), remember: None };
-        match parts.orders.change(transition, command).await {
-            // Paid or cancelled by somebody in the meantime: as it should be.
-            Ok(_) | Err(CommandError::InvalidTransition { .. }) => {}
-            Err(error) => tracing::warn!(%error, %order, "an unpaid order was not cancelled; it is tried again"),
-        }
-    });
-    join_all(cancelled).await;
+    let mut after = Some((Timestamp(0), OrderId(Uuid::nil())));
+    while let Some(behind) = after {
+        let unpaid = parts.store.orders_pending_since(placed_before, behind, BATCH_MAX).await?;
+        after = unpaid.last().copied().filter(|_| unpaid.len() == BATCH_MAX as usize);
+        join_all(unpaid.into_iter().map(|(_, order)| cancel(parts, order))).await;
+    }
     Ok(())
+}
+
+async fn cancel(parts: &SweeperParts, order: OrderId) {
+    let transition = OrderTransition { order, to: OrderStatus::Cancelled, payment_reference: None };
+    let command = Command { deadline: Instant::now() + DEADLINE, actor: Arc::from("unpaid"), remember: None };
+    match parts.orders.change(transition, command).await {
+        // Paid or cancelled by somebody in the meantime: as it should be.
+        Ok(_) | Err(CommandError::InvalidTransition { .. }) => {}
+        Err(error) => tracing::warn!(%error, %order, "an unpaid order was not cancelled; it is tried again"),
+    }
+}
+
+/// Forgets what was kept for its time, for as long as a sweep may.
+async fn forget_old(parts: &SweeperParts) -> Result<(), StoreError> {
+    let end = Instant::now() + FORGET_TIME_MAX;
+    loop {
+        let forgotten = parts.store.forget(&parts.retention.cut_offs(parts.clock.now())).await?;
+        tracing::debug!(
+            rows = forgotten.rows,
+            more = forgotten.is_more_left,
+            "what was kept for its time is forgotten"
+        );
+        parts.more_to_forget.store(forgotten.is_more_left, Ordering::Relaxed);
+        if !forgotten.is_more_left || Instant::now() >= end {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]

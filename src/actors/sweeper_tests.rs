@@ -10,20 +10,34 @@ use uuid::Uuid;
 use super::*;
 use crate::actors::command::CartView;
 use crate::actors::house::{House, HouseLimits, HouseParts};
-use crate::actors::shop::ShopRules;
+use crate::actors::shop::{Buyer, CheckoutRequest, ShopRules};
 use crate::actors::supervision::Policy;
-use crate::domain::cart::{Lifetime, Limits};
-use crate::domain::ids::{InventoryId, MovementId, ProductId};
+use crate::domain::cart::{Cart, Lifetime, Limits};
+use crate::domain::ids::{CartSessionId, InventoryId, MovementId, ProductId, UserId};
 use crate::domain::money::{Currency, Money, TaxRate};
 use crate::domain::product::{Product, ProductStatus};
 use crate::domain::stock::Reason;
 use crate::messaging::mail::Templates;
-use crate::persistence::records::{NewInventory, Page};
+use crate::persistence::entry::{Done, Entry, OrderChange, SessionAction, SessionChange, Work};
+use crate::persistence::records::{NewInventory, Order, OrderedLine, Page};
 use crate::persistence::sqlite::{SqliteOptions, SqliteStore};
 
 const START: Timestamp = Timestamp(1_795_339_800_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const RETENTION: Retention = Retention {
+    captured_mails: DAY,
+    sent_mails: DAY,
+    logins: DAY,
+    idempotency_keys: DAY,
+    message_ids: DAY,
+    published_events: DAY,
+    dead_letters: DAY,
+    journal_batches: DAY,
+};
 const LIFETIME: Lifetime = Lifetime { ttl: Duration::from_secs(900), max_age: Duration::from_secs(3_600) };
+const LIMITS: Limits = Limits { lines: 10, units: 100 };
+const ORDER_PENDING_TTL: Duration = Duration::from_secs(2 * 3_600);
 /// How long a request may take, and how long the test looks for what has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -80,7 +94,7 @@ impl Fixture {
                 currency: Currency::from_code("USD").expect("a currency"),
                 tax: TaxRate::NONE,
                 lifetime: LIFETIME,
-                limits: Limits { lines: 10, units: 100 },
+                limits: LIMITS,
             },
             limits: HouseLimits {
                 inventory_mailbox: 16,
@@ -89,7 +103,8 @@ impl Fixture {
                 journal_mailbox: 16,
                 journal_batch_max: 16,
                 idle_ttl: 5 * MINUTE,
-                order_pending_ttl: None,
+                order_pending_ttl: Some(ORDER_PENDING_TTL),
+                retention: RETENTION,
                 supervision: Policy::default(),
             },
             templates: Templates::new().expect("the templates"),
@@ -126,6 +141,13 @@ impl Fixture {
             assert!(Instant::now() < end, "{held} units were to be held");
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Writes what no actor would: each entry past all rules but the database's.
+    async fn write(&self, entries: impl Iterator<Item = Entry>) {
+        let works: Vec<Work> = entries.map(|entry| Work::Write(Arc::new(entry))).collect();
+        let committed = self.store.commit(Uuid::now_v7(), &works).await.expect("a commit");
+        assert!(committed.done.iter().all(|done| matches!(done, Done::Applied(_))), "written");
     }
 
     async fn expired(&self) -> Vec<i64> {
@@ -175,5 +197,62 @@ async fn a_cart_that_is_changed_again_and_again_ends_at_its_maximum_age() {
     fixture.clock.advance(10 * MINUTE);
     fixture.held_within_a_second(0).await;
     assert_eq!(fixture.expired().await, [1]);
+    fixture.close().await;
+}
+
+fn session_of_another() -> CartSessionId {
+    CartSessionId { key: CartKey(Uuid::now_v7()), secret: [7; 16] }
+}
+
+#[actix_rt::test]
+async fn carts_that_can_not_be_ended_keep_none_waiting() {
+    let fixture = Fixture::open().await;
+    fixture.add(None, 3).await;
+    // As many as are read at a time, over before it, of stock that is not there: no entry can give that back.
+    let nowhere = InventoryId(Uuid::now_v7());
+    let stuck = (0..BATCH_MAX).map(|_| {
+        let id = session_of_another();
+        let line = Cart::fresh(id, START, LIFETIME).add(fixture.product, nowhere, 1, LIMITS).expect("within limits");
+        let expires_at = START.plus(MINUTE);
+        let action = SessionAction::Open { secret: id.secret, created_at: START, expires_at };
+        Entry { session: Some(SessionChange { key: id.key, action }), lines: vec![line], ..Entry::default() }
+    });
+    fixture.write(stuck).await;
+    fixture.clock.advance(15 * MINUTE);
+    fixture.held_within_a_second(0).await;
+    let due = fixture.store.carts_due(fixture.clock.now(), (START, CartKey(Uuid::nil())), 2 * BATCH_MAX).await;
+    assert_eq!(due.expect("a read").len(), BATCH_MAX as usize, "the others are still there");
+    fixture.close().await;
+}
+
+#[actix_rt::test]
+async fn orders_that_can_not_be_cancelled_keep_none_waiting() {
+    let fixture = Fixture::open().await;
+    fixture.clock.advance(MINUTE);
+    let session = fixture.add(None, 3).await.session.expect("a session");
+    let buyer = Buyer { user: UserId(Uuid::now_v7()), name: "Ann".to_owned(), email: "ann@example.org".to_owned() };
+    let request = CheckoutRequest { session, buyer, shipping_address: None, expected_total: None };
+    let command = Command { deadline: Instant::now() + PATIENCE, actor: "test".into(), remember: None };
+    let sound = fixture.house.shop().checkout(request, command).await.expect("an order").order;
+    // As many as are read at a time, placed before it, of stock that is not there.
+    let nowhere = InventoryId(Uuid::now_v7());
+    let stuck = (0..BATCH_MAX).map(|_| {
+        let lines = sound.lines.iter().map(|line| OrderedLine { inventory: nowhere, ..line.clone() }).collect();
+        let (id, cart) = (OrderId(Uuid::now_v7()), session_of_another());
+        let order = Order { id, cart, lines, created_at: START, updated_at: START, ..Order::clone(&sound) };
+        Entry { order: Some(OrderChange::Place(Arc::new(order))), ..Entry::default() }
+    });
+    fixture.write(stuck).await;
+
+    fixture.clock.advance(ORDER_PENDING_TTL + Duration::from_micros(1));
+    tokio::time::advance(ORDERS_PERIOD).await;
+    let end = Instant::now() + PATIENCE;
+    while fixture.store.order(sound.id).await.expect("a read").expect("an order").status == OrderStatus::Pending {
+        assert!(Instant::now() < end, "the sound order waits");
+        tokio::task::yield_now().await;
+    }
+    let pending =
+        fixture.store.orders_pending_since(fixture.clock.now(), (START, OrderId(Uuid::nil())), BATCH_MAX).await;
+    assert_eq!(pending.expect("a read").len(), BATCH_MAX as usize, "the others are still there");
     fixture.close().await;
 }

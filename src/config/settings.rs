@@ -115,6 +115,16 @@ settings! {
         SMTP_URL: Words("mails are kept and shown by GET /emails"), "The mail server: `smtps://user:password@host:465`, `smtp://` with `?tls=required` (STARTTLS) or, on a network of your own, without. The path is the name to greet with.", example "smtps://shop:secret@mail.example.org:465", secret;
         MAIL_SENDER: Value("Storekeeper <shop@localhost>"), "Whom mails come from.", example "The Tea Shop <hello@example.org>";
     }
+    "How long things are kept" {
+        CAPTURED_MAIL_RETENTION_DAYS: Value("30"), "Mails that are kept instead of sent (no SMTP_URL), days since they were made.", example "7";
+        SENT_MAIL_RETENTION_DAYS: Value("90"), "Mails that were sent or given up, days since they were made. A mail that is still to be sent stays.", example "365";
+        LOGIN_RETENTION_DAYS: Value("90"), "The login history, with addresses and user agents, days.", example "30";
+        IDEMPOTENCY_RETENTION_DAYS: Value("1"), "Answers to requests with an `Idempotency-Key`, which a repeated one is given back, days.", example "3";
+        MESSAGE_ID_RETENTION_DAYS: Value("30"), "The identifiers of messages that were done, by which one that comes again is recognised, days. At least as long as DEAD_LETTER_RETENTION_DAYS, and as a message may lie with the broker or a warehouse may send it again.", example "90";
+        EVENT_RETENTION_DAYS: Value("7"), "Events in the outbox, days since they were published. One that is not published stays, and so do all behind it.", example "30";
+        DEAD_LETTER_RETENTION_DAYS: Value("30"), "Messages that were put away in the database because a rule refused them (no AMQP_URL), days.", example "14";
+        JOURNAL_BATCH_RETENTION_DAYS: Value("1"), "Marks of the journal's transactions, by which one that is sent again after a lost connection is recognised, days. Longer than the database may be away from one server and not from another.", example "3";
+    }
     "Logging" {
         LOG: Value("info"), "What is logged, in the form of tracing's env-filter.", example "info,storekeeper=debug";
         LOG_FORMAT: Value("auto"), "text, json, or auto: text on a terminal, JSON otherwise.", example "json";
@@ -144,8 +154,8 @@ pub fn help() -> String {
                 Value(value) => value,
                 Words(words) => words,
             };
-            let _ = writeln!(text, "    {:<20} {}", setting.name, setting.about.replace('`', ""));
-            let _ = writeln!(text, "    {:<20} [unset: {}]", "", unset.replace('`', ""));
+            let _ = writeln!(text, "    {:<28} {}", setting.name, setting.about.replace('`', ""));
+            let _ = writeln!(text, "    {:<28} [unset: {}]", "", unset.replace('`', ""));
         }
     }
     text

@@ -104,6 +104,62 @@ fn settings_must_fit_each_other() {
 }
 
 #[test]
+fn things_are_kept_for_days() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let config = read(&[]).unwrap_or_else(|error| panic!("{error}"));
+    let unset = Retention {
+        captured_mails: days(30),
+        sent_mails: days(90),
+        logins: days(90),
+        idempotency_keys: days(1),
+        message_ids: days(30),
+        published_events: days(7),
+        dead_letters: days(30),
+        journal_batches: days(1),
+    };
+    assert_eq!(config.retention, unset);
+    let config = read(&[
+        ("CAPTURED_MAIL_RETENTION_DAYS", "1"),
+        ("SENT_MAIL_RETENTION_DAYS", "2"),
+        ("LOGIN_RETENTION_DAYS", "3"),
+        ("IDEMPOTENCY_RETENTION_DAYS", "4"),
+        ("MESSAGE_ID_RETENTION_DAYS", "8"),
+        ("EVENT_RETENTION_DAYS", "6"),
+        ("DEAD_LETTER_RETENTION_DAYS", "7"),
+        ("JOURNAL_BATCH_RETENTION_DAYS", "3660"),
+    ]);
+    let set = Retention {
+        captured_mails: days(1),
+        sent_mails: days(2),
+        logins: days(3),
+        idempotency_keys: days(4),
+        message_ids: days(8),
+        published_events: days(6),
+        dead_letters: days(7),
+        journal_batches: days(3_660),
+    };
+    assert_eq!(config.unwrap_or_else(|error| panic!("{error}")).retention, set);
+}
+
+#[test]
+fn nothing_is_kept_for_less_than_it_is_needed() {
+    for (variable, value) in [
+        // The contract says 24 hours.
+        ("IDEMPOTENCY_RETENTION_DAYS", "0"),
+        ("MESSAGE_ID_RETENTION_DAYS", "6"),
+        ("EVENT_RETENTION_DAYS", "0.5"),
+        ("CAPTURED_MAIL_RETENTION_DAYS", "0"),
+        ("JOURNAL_BATCH_RETENTION_DAYS", "3661"),
+    ] {
+        let found = faults(&[(variable, value), ("DEAD_LETTER_RETENTION_DAYS", "1")]);
+        assert_eq!(found.iter().map(|fault| fault.variable).collect::<Vec<_>>(), [variable]);
+        assert!(found[0].right.starts_with("it must be a whole number of days from "), "{found:?}");
+    }
+    let found = faults(&[("MESSAGE_ID_RETENTION_DAYS", "29")]);
+    assert!(found.len() == 1 && found[0].right.contains("DEAD_LETTER_RETENTION_DAYS"), "{found:?}");
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let short = "short-but-secret";
     let found =

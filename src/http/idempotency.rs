@@ -29,8 +29,6 @@ use super::state::{AppState, State};
 const KEY_HEADER: &str = "Idempotency-Key";
 /// The header that says that an answer is a kept one.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// How long an answer is kept, in microseconds.
-const KEPT_MICROS: i64 = 24 * 3600 * 1_000_000;
 /// Characters of a key.
 const KEY_CHARACTERS_MAX: usize = 255;
 /// Characters of a key that is all that its caller is known by: 128 random bits need so many.
@@ -213,7 +211,8 @@ where
     W: FnOnce(State, Command<T>) -> F,
     F: Future<Output = Result<StoredResponse, CommandError>>,
 {
-    let not_before = Timestamp(state.clock.now().0.saturating_sub(KEPT_MICROS));
+    let life = i64::try_from(state.settings.idempotency_key_life.as_micros()).unwrap_or(i64::MAX);
+    let not_before = Timestamp(state.clock.now().0.saturating_sub(life));
     // Before the look: who looks first and then gets the turn of one that has just ended would do it again.
     let turn = state.in_flight.enter(&named);
     if let Some(kept) = state.store.remembered(&named.key, not_before).await? {

@@ -53,6 +53,8 @@ pub struct Settings {
     pub node: String,
     /// Password hashes worked at at a time: the number of cores.
     pub password_hashes_at_once: usize,
+    /// How long the answer to a request that named itself is given back.
+    pub idempotency_key_life: Duration,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             mail_captured: true,
             node: "here".to_owned(),
             password_hashes_at_once: std::thread::available_parallelism().map_or(1, usize::from),
+            idempotency_key_life: Duration::from_secs(24 * 3600),
         }
     }
 }

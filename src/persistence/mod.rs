@@ -9,7 +9,7 @@ mod check;
 pub mod clock;
 mod cursor;
 pub mod entry;
-mod forget;
+pub mod forget;
 pub mod open;
 mod plan;
 pub mod postgres;
@@ -30,6 +30,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
 
 use entry::{Committed, Work};
+use forget::{CutOffs, Forgotten};
 use records::{
     Account, CodeTry, DeadLetter, Email, EmailFilter, FailedTry, IdempotencyKey, Inventory, KeptCart, Listed, LoginTry,
     Movement, NewCode, NewEmail, NewInventory, NewRefreshToken, Order, OrderFilter, OutboxEvent, Page, ProductChange,
@@ -253,8 +254,10 @@ pub trait Carts: Send + Sync {
     /// Those of the cart sessions that there are, as [`cart`](Self::cart) gives each, in any order.
     async fn carts(&self, keys: &[CartKey]) -> Result<Vec<Cart>, StoreError>;
 
-    /// Open carts whose time is over at `now`, the longest over first.
-    async fn carts_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Cart>, StoreError>;
+    /// Open carts whose time is over at `now`, the longest over first: those behind `after` in the order of their ends
+    /// and keys, with their lines.
+    async fn carts_due(&self, now: Timestamp, after: (Timestamp, CartKey), limit: u32)
+    -> Result<Vec<Cart>, StoreError>;
 
     /// Open carts behind `after` in the order of their ends and keys, with their lines. Whoever asks again behind
     /// the last one, until there are none, misses no cart that was open all the time: an end only moves back.
@@ -273,8 +276,14 @@ pub trait Orders: Send + Sync {
     /// [`StoreError::InvalidCursor`].
     async fn list_orders(&self, filter: &OrderFilter, page: &Page) -> Result<Listed<Order>, StoreError>;
 
-    /// Orders that have been pending since before `placed_before`, oldest first.
-    async fn orders_pending_since(&self, placed_before: Timestamp, limit: u32) -> Result<Vec<OrderId>, StoreError>;
+    /// Orders that have been pending since before `placed_before`, and since when, oldest first: those behind `after`
+    /// in that order.
+    async fn orders_pending_since(
+        &self,
+        placed_before: Timestamp,
+        after: (Timestamp, OrderId),
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, OrderId)>, StoreError>;
 
     /// What was answered to a request of that name since `not_before`.
     async fn remembered(&self, key: &IdempotencyKey, not_before: Timestamp) -> Result<Option<Remembered>, StoreError>;
@@ -360,8 +369,9 @@ pub trait Upkeep: Send + Sync {
     /// Verifies invariants 1 to 5 of the design on one consistent view of the database.
     async fn check(&self) -> Result<Vec<Verdict>, StoreError>;
 
-    /// Removes answers, messages and codes that nobody will ask for again: those from before `before`.
-    async fn forget(&self, before: Timestamp) -> Result<u64, StoreError>;
+    /// Removes some of what nobody will ask for again, in transactions that nobody waits long for. To be called again
+    /// as long as more is left.
+    async fn forget(&self, cut_offs: &CutOffs) -> Result<Forgotten, StoreError>;
 
     /// Closes all connections, after what they do is done.
     async fn close(&self);

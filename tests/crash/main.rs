@@ -1,4 +1,5 @@
-//! The server as a process of its own: killed at any moment, traced at its system calls, told to stop, started twice.
+//! The server as a process of its own: killed at any moment, traced at its system calls, told to stop, started twice,
+//! backed up.
 //!
 //! What a client was told is compared with what is in the database, by the clients' own memory of it.
 
@@ -10,6 +11,7 @@
 )]
 
 mod audit;
+mod backup;
 #[expect(dead_code, reason = "nothing is put away in these tests")]
 #[path = "../support/bus.rs"]
 mod bus;

@@ -35,6 +35,14 @@ impl Place {
         self.folder.path()
     }
 
+    /// The folder of its database, where that is one of files.
+    pub(crate) fn data_folder(&self) -> &Path {
+        match &self.services.database {
+            Database::Sqlite(folder) => folder.path(),
+            Database::Postgres(database) => panic!("{} is not in a folder", database.name),
+        }
+    }
+
     /// The variables that name the services, and their values.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = self.services.variables();

@@ -6,6 +6,8 @@
 
 mod contention;
 mod cut;
+mod dump;
+mod forget;
 mod moments;
 mod node;
 mod nodes;

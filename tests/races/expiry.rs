@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use storekeeper::config::Config;
 use storekeeper::domain::cart::Lifetime;
 use storekeeper::domain::timestamp::Timestamp;
@@ -170,6 +170,17 @@ async fn an_order_that_nobody_pays_is_cancelled_in_time() {
     };
     assert_eq!((status(&orders[0]).await, status(&orders[1]).await), ("CONFIRMED".into(), "CANCELLED".into()));
     shop.api.cancel(&buyer, &orders[1]).send().await.expect_refusal(409, "invalid_transition");
+    assert_eq!(count(&shop.api.ledger(&item).await, "order_cancelled"), 1);
+    let mails = shop.api.ask_as_admin(Method::GET, &format!("/emails?recipient={}", buyer.email)).send().await;
+    let mails = mails.expect_status(200).body["data"].as_array().expect("a list").clone();
+    let told = |order: &str, status: &str| {
+        let says = |mail: &&Value| {
+            let text = format!("{} {}", mail["subject"], mail["body"]).to_lowercase();
+            text.contains(order) && text.contains(status)
+        };
+        mails.iter().filter(says).count()
+    };
+    assert_eq!((told(&orders[0], "cancelled"), told(&orders[1], "cancelled")), (0, 1), "{mails:#?}");
     shop.stop().await;
 }
 

@@ -8,6 +8,7 @@
 mod consumers;
 mod expiry;
 mod idempotency;
+mod kept;
 mod model;
 mod other_node;
 mod oversell;

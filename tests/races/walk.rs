@@ -12,12 +12,14 @@ use reqwest::Method;
 use storekeeper::actors::command::{CartView, Command, CommandError, OrderTransition, StockView};
 use storekeeper::actors::shop::{Buyer, CheckoutRequest, StockRequest};
 use storekeeper::domain::cart::{CartState, Lifetime, Limits};
-use storekeeper::domain::ids::{CartSessionId, InventoryId, OrderId, ProductId};
+use storekeeper::domain::ids::{CartKey, CartSessionId, InventoryId, OrderId, ProductId};
 use storekeeper::domain::money::{Money, TaxRate};
 use storekeeper::domain::order::OrderStatus;
 use storekeeper::domain::stock::{Action, Balance, Reason};
+use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::records;
+use uuid::Uuid;
 
 use crate::model::{self, Model, Said, Stock};
 use crate::support::{TestShop, until};
@@ -256,7 +258,8 @@ impl Walk {
     /// Waits until the sweep has ended what is due.
     async fn until_swept(&self) {
         let look = async || {
-            let due = self.shop.app.store().carts_due(self.shop.clock().now(), 1).await.expect("the store answers");
+            let (now, first) = (self.shop.clock().now(), (Timestamp(0), CartKey(Uuid::nil())));
+            let due = self.shop.app.store().carts_due(now, first, 1).await.expect("the store answers");
             let swept = due.is_empty() && self.stock().await == self.predicted_stock();
             swept.then_some(())
         };

@@ -63,14 +63,20 @@ pub(crate) async fn carts_are_due_when_their_time_is_over(shop: &Shop) {
     shop.wait(60);
     let third = shop.cart(&[(&lamp, 5)]).await;
 
-    let due = async |limit| shop.store.carts_due(shop.now(), limit).await.expect("a read");
+    let first_of_all = (Timestamp(0), CartKey(Uuid::nil()));
+    let due = async |limit| shop.store.carts_due(shop.now(), first_of_all, limit).await.expect("a read");
     shop.wait(779);
     assert_eq!(due(10).await, []);
     shop.wait(1);
     assert_eq!(due(10).await, std::slice::from_ref(&first));
     shop.wait(120);
-    assert_eq!(due(10).await, [first.clone(), second.clone(), third]);
-    assert_eq!(due(2).await, [first, second], "the longest over first, each with its lines");
+    assert_eq!(due(10).await, [first.clone(), second.clone(), third.clone()]);
+    assert_eq!(due(2).await, [first.clone(), second.clone()], "the longest over first, each with its lines");
+    let behind =
+        async |cart: &Cart| shop.store.carts_due(shop.now(), (cart.expires_at, cart.id.key), 1).await.expect("a read");
+    assert_eq!(behind(&first).await, std::slice::from_ref(&second));
+    assert_eq!(behind(&second).await, std::slice::from_ref(&third));
+    assert_eq!(behind(&third).await, []);
 }
 
 pub(crate) async fn many_carts_are_read_at_once(shop: &Shop) {

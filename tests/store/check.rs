@@ -2,6 +2,7 @@
 
 use storekeeper::domain::cart::{Cart, CartState};
 use storekeeper::domain::order::OrderStatus;
+use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::records::{EmailStatus, Order};
 
 use crate::shop::{Shop, Stocked, new_user, page};
@@ -247,21 +248,44 @@ pub(crate) async fn an_event_of_no_order_is_found(shop: &Shop) {
     expect(shop, fault, &[(EVENTS, &order), (ONCE, &order)]).await;
 }
 
-pub(crate) async fn orders_from_before_the_kept_events_are_left_out(shop: &Shop) {
-    busy(shop).await;
-    let checked = async || {
-        let verdicts = shop.store.check().await.expect("verdicts");
-        verdicts.into_iter().find(|verdict| verdict.rule.starts_with(EVENTS)).expect("the rule").checked
-    };
-    assert_eq!(checked().await, 3);
-    // The confirmed order's four events and the first one of the cancelled order.
-    expect(shop, "DELETE FROM outbox WHERE position <= 5", &[]).await;
-    assert_eq!(checked().await, 1);
-    shop.corrupt("DELETE FROM outbox WHERE position = (SELECT max(position) FROM outbox)").await;
-    assert_eq!(broken(shop, &[EVENTS]).await.len(), 1);
+/// A busy shop whose events are published, and of whose events the first five were removed after their time: the
+/// confirmed order's four and the first one of the cancelled order.
+async fn with_removed_events(shop: &Shop) -> Busy {
+    let busy = busy(shop).await;
+    shop.publish_all().await;
+    shop.corrupt("UPDATE outbox SET published_at = CASE WHEN position <= 5 THEN 1 ELSE 3 END").await;
+    let forgotten = shop.store.forget(&crate::upkeep::events_before(Timestamp(2))).await.expect("removed");
+    assert_eq!(forgotten.rows, 5);
+    busy
+}
+
+pub(crate) async fn removed_events_are_not_missed(shop: &Shop) {
+    with_removed_events(shop).await;
+    expect(shop, "SELECT 1", &[]).await;
+}
+
+pub(crate) async fn a_gap_in_what_is_left_of_an_order_is_found(shop: &Shop) {
+    let cancelled = [with_removed_events(shop).await.cancelled.id.to_string()];
+    // Its mail goes on being there; what was written behind it is not.
+    let fault = "DELETE FROM outbox WHERE queue = 'clear-cart' AND order_id = \
+                 (SELECT id FROM orders WHERE status = 'CANCELLED')";
+    expect(shop, fault, &[(EVENTS, &cancelled)]).await;
+}
+
+pub(crate) async fn a_last_change_that_is_not_told_is_found(shop: &Shop) {
+    let cancelled = [with_removed_events(shop).await.cancelled.id.to_string()];
+    // From after what was removed: nobody has removed it in order.
+    shop.corrupt("UPDATE orders SET updated_at = updated_at + 1 WHERE status = 'CANCELLED'").await;
+    let fault = "DELETE FROM outbox WHERE queue = 'order-status' AND order_id = \
+                 (SELECT id FROM orders WHERE status = 'CANCELLED')";
+    expect(shop, fault, &[(EVENTS, &cancelled)]).await;
+}
+
+pub(crate) async fn an_empty_outbox_hides_nothing(shop: &Shop) {
+    with_removed_events(shop).await;
     shop.corrupt("DELETE FROM outbox").await;
-    let all = broken(shop, &[EVENTS]).await;
-    assert_eq!(all.first().map(|(_, orders)| orders.len()), Some(3), "an empty outbox hides nothing");
+    let missed = broken(shop, &[EVENTS]).await;
+    assert_eq!(missed.first().map(|(_, orders)| orders.len()), Some(1), "the order from after what was removed");
 }
 
 pub(crate) async fn sound_books_pass(shop: &Shop) {

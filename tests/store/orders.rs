@@ -78,9 +78,16 @@ pub(crate) async fn pending_orders_are_found_by_age(shop: &Shop) {
     }
     shop.first_transition(&placed[1], OrderStatus::Confirmed).await;
     let before_last = placed[3].created_at;
-    let found = shop.store.orders_pending_since(before_last, 10).await.expect("a read");
-    assert_eq!(found, [placed[0].id, placed[2].id], "neither the confirmed one nor one of that very moment");
-    assert_eq!(shop.store.orders_pending_since(shop.now(), 1).await.expect("a read"), [placed[0].id]);
+    let found =
+        async |before, after, limit| shop.store.orders_pending_since(before, after, limit).await.expect("a read");
+    let [first, third, last] = [0, 2, 3].map(|number: usize| (placed[number].created_at, placed[number].id));
+    let first_of_all = (Timestamp(0), OrderId(Uuid::nil()));
+    let old = found(before_last, first_of_all, 10).await;
+    assert_eq!(old, [first, third], "neither the confirmed one nor one of that very moment");
+    assert_eq!(found(shop.now(), first_of_all, 1).await, [first]);
+    assert_eq!(found(shop.now(), first, 1).await, [third]);
+    assert_eq!(found(shop.now(), third, 10).await, [last]);
+    assert_eq!(found(shop.now(), last, 10).await, []);
 }
 
 pub(crate) async fn an_answer_is_remembered_for_its_time(shop: &Shop) {

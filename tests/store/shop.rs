@@ -270,6 +270,21 @@ impl Shop {
         .await;
     }
 
+    /// Publishes all events that wait.
+    pub(crate) async fn publish_all(&self) {
+        let now = self.now();
+        let claimed = self.store.claim_events(now, now, 1_000).await.expect("a claim");
+        let ids: Vec<EventId> = claimed.iter().map(|event| event.id).collect();
+        self.store.mark_published(&ids, now).await.expect("a mark");
+    }
+
+    /// No rule of the books is broken.
+    pub(crate) async fn assert_in_order(&self) {
+        let verdicts = self.store.check().await.expect("verdicts");
+        let broken: Vec<_> = verdicts.iter().filter(|verdict| verdict.broken_count > 0).collect();
+        assert!(broken.is_empty(), "{broken:#?}");
+    }
+
     /// A mail that was made now.
     pub(crate) fn mail(&self, recipient: &str, status: EmailStatus) -> NewEmail {
         NewEmail {

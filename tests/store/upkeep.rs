@@ -1,13 +1,18 @@
 //! What keeps the store itself in order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use storekeeper::domain::ids::MovementId;
+use storekeeper::domain::ids::{EventId, MovementId};
+use storekeeper::domain::order::OrderStatus;
 use storekeeper::domain::stock::{Action, Move, Reason};
+use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::StoreError;
 use storekeeper::persistence::entry::{ConsumedMessage, Entry, NewMovement, Remember};
+use storekeeper::persistence::forget::{CutOffs, Retention};
 use storekeeper::persistence::records::{
-    CodePurpose, CodeTry, EmailStatus, IdempotencyKey, NewCode, NewRefreshToken, StoredResponse,
+    CodePurpose, CodeTry, DeadLetter, EmailStatus, IdempotencyKey, LoginTry, NewCode, NewRefreshToken, Order,
+    StoredResponse,
 };
 use uuid::Uuid;
 
@@ -38,37 +43,212 @@ async fn receive(shop: &Shop, stock: &Stocked, name: &str) {
     .await;
 }
 
-async fn lend(shop: &Shop, hash: u8) {
+/// Lends a code and a refresh token that end now.
+async fn lend(shop: &Shop) {
     let mail = shop.mail("ann@example.org", EmailStatus::Captured);
-    let expires_at = shop.now();
-    let code = NewCode { user: new_user(), purpose: CodePurpose::VerifyEmail, hash: [hash; 32], expires_at };
+    let (user, expires_at, hash) = (new_user(), shop.now(), [1; 32]);
+    let code = NewCode { user, purpose: CodePurpose::VerifyEmail, hash, expires_at };
     shop.store.put_code(&code, &mail).await.expect("a code");
-    let (hash, family, user) = ([hash; 32], Uuid::now_v7(), new_user());
-    let token = NewRefreshToken { hash, family, user, created_at: START, expires_at };
+    let token = NewRefreshToken { hash, family: Uuid::now_v7(), user, created_at: START, expires_at };
     shop.store.insert_refresh_token(&token).await.expect("a token");
 }
 
-pub(crate) async fn what_is_old_is_forgotten(shop: &Shop) {
-    let lamp = shop.stocked("L-1", 5).await;
-    receive(shop, &lamp, "old").await;
-    lend(shop, 1).await;
-    shop.wait(60);
-    let before = shop.now();
-    receive(shop, &lamp, "new").await;
-    lend(shop, 2).await;
-
-    let old_rows = 5;
-    assert_eq!(shop.store.forget(before).await.expect("an answer"), old_rows);
-    assert_eq!(shop.store.forget(before).await.expect("an answer"), 0);
-    for (name, known) in [("old", false), ("new", true)] {
-        assert_eq!(shop.store.remembered(&named(name), START).await.expect("a read").is_some(), known, "{name}");
-        assert_eq!(shop.store.is_consumed("update-inventory", name).await.expect("a read"), known, "{name}");
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MICROSECOND: Duration = Duration::from_micros(1);
+/// Each thing has a time of its own. Codes and refresh tokens have a day after their end.
+const KEPT: Retention = Retention {
+    captured_mails: DAY.saturating_mul(2),
+    sent_mails: DAY.saturating_mul(3),
+    logins: DAY.saturating_mul(4),
+    idempotency_keys: DAY.saturating_mul(5),
+    message_ids: DAY.saturating_mul(6),
+    published_events: DAY.saturating_mul(7),
+    dead_letters: DAY.saturating_mul(8),
+    journal_batches: DAY.saturating_mul(9),
+};
+const FOR_EVER: Retention = {
+    let all = Duration::from_secs(u64::MAX);
+    Retention {
+        captured_mails: all,
+        sent_mails: all,
+        logins: all,
+        idempotency_keys: all,
+        message_ids: all,
+        published_events: all,
+        dead_letters: all,
+        journal_batches: all,
     }
-    let left = "SELECT (SELECT count(*) FROM journal_batches) + (SELECT count(*) FROM codes) \
-                + (SELECT count(*) FROM refresh_tokens)";
-    assert_eq!(shop.number(left).await, 3);
-    let inventory = shop.store.inventory(lamp.inventory).await.expect("a read").expect("the stock");
-    assert_eq!(inventory.balance.on_hand, 7, "what was done stays done");
+};
+
+/// Forgets events that were published before a time, and nothing else.
+pub(crate) fn events_before(published_events: Timestamp) -> CutOffs {
+    CutOffs { published_events, expired: Timestamp(i64::MIN), ..FOR_EVER.cut_offs(Timestamp(0)) }
+}
+
+/// Forgets until nothing is left to forget; gives how many rows that were.
+async fn forget(shop: &Shop, retention: &Retention) -> u64 {
+    let mut rows = 0;
+    loop {
+        let forgotten = shop.store.forget(&retention.cut_offs(shop.now())).await.expect("an answer");
+        rows += forgotten.rows;
+        if !forgotten.is_more_left {
+            return rows;
+        }
+    }
+}
+
+async fn place(shop: &Shop, stock: &Stocked) -> Order {
+    let cart = shop.cart(&[(stock, 1)]).await;
+    shop.check_out(&cart, new_user()).await
+}
+
+/// One of each thing that is kept for a time.
+async fn one_of_each(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 5).await;
+    for status in [EmailStatus::Captured, EmailStatus::Sent, EmailStatus::Failed, EmailStatus::Queued] {
+        shop.store.insert_email(&shop.mail("ann@example.org", status)).await.expect("a mail");
+    }
+    let login = LoginTry {
+        email: "ann@example.org".to_owned(),
+        user: None,
+        outcome: "signed_in",
+        address: "192.0.2.1".to_owned(),
+        user_agent: None,
+        at: shop.now(),
+    };
+    shop.store.record_login(&login).await.expect("a login");
+    receive(shop, &lamp, "a request and a message").await;
+    place(shop, &lamp).await;
+    shop.publish_all().await;
+    let letter = DeadLetter {
+        queue: "update-inventory".to_owned(),
+        message_id: "m1".to_owned(),
+        payload: "{".to_owned(),
+        reason: "unreadable".to_owned(),
+        at: shop.now(),
+    };
+    shop.store.bury(&letter).await.expect("buried");
+    lend(shop).await;
+}
+
+pub(crate) async fn each_thing_is_forgotten_after_its_time(shop: &Shop) {
+    one_of_each(shop).await;
+    let mut passed = Duration::ZERO;
+    for (kept, count, before, after) in [
+        (DAY, "SELECT (SELECT count(*) FROM codes) + (SELECT count(*) FROM refresh_tokens)", 2, 0),
+        (KEPT.captured_mails, "SELECT count(*) FROM emails WHERE status = 'CAPTURED'", 2, 0),
+        (KEPT.sent_mails, "SELECT count(*) FROM emails WHERE status IN ('SENT', 'FAILED')", 2, 0),
+        (KEPT.logins, "SELECT count(*) FROM logins", 1, 0),
+        (KEPT.idempotency_keys, "SELECT count(*) FROM idempotency_keys", 1, 0),
+        (KEPT.message_ids, "SELECT count(*) FROM consumed_messages", 1, 0),
+        // The newest one stays.
+        (KEPT.published_events, "SELECT count(*) FROM outbox", 3, 1),
+        (KEPT.dead_letters, "SELECT count(*) FROM dead_letters", 1, 0),
+        // One receipt, one cart, one order.
+        (KEPT.journal_batches, "SELECT count(*) FROM journal_batches", 3, 0),
+    ] {
+        shop.clock.advance(kept - passed);
+        forget(shop, &KEPT).await;
+        assert_eq!(shop.number(count).await, before, "not before its time is over: {count}");
+        shop.clock.advance(MICROSECOND);
+        let rows = forget(shop, &KEPT).await;
+        assert_eq!(shop.number(count).await, after, "{count}");
+        assert_eq!(i64::try_from(rows), Ok(before - after), "and nothing else with it: {count}");
+        passed = kept + MICROSECOND;
+    }
+    shop.clock.advance(DAY.saturating_mul(10_000));
+    assert_eq!(forget(shop, &KEPT).await, 0);
+    assert_eq!(shop.number("SELECT count(*) FROM emails WHERE status = 'QUEUED'").await, 1, "it is still to be sent");
+    assert_eq!(shop.store.remembered(&named("a request and a message"), START).await.expect("a read"), None);
+    let on_hand = "SELECT on_hand FROM inventories";
+    assert_eq!(shop.number(on_hand).await, 5, "one came in, one was sold: what was done stays done");
+    shop.assert_in_order().await;
+}
+
+pub(crate) async fn many_things_are_forgotten_few_at_a_time(shop: &Shop) {
+    const MANY: usize = 1_200;
+    let mail = |number| (format!("m{number}"), shop.mail("ann@example.org", EmailStatus::Captured));
+    let mails: Vec<_> = (0..MANY).map(mail).collect();
+    shop.store.keep_mails_once("send-email", &mails, shop.now()).await.expect("kept");
+    shop.clock.advance(DAY.saturating_mul(30));
+    let first = shop.store.forget(&KEPT.cut_offs(shop.now())).await.expect("an answer");
+    assert!(first.is_more_left && first.rows < MANY as u64, "{first:?}");
+    assert_eq!(first.rows + forget(shop, &KEPT).await, 2 * MANY as u64, "mails and the marks of their messages");
+}
+
+pub(crate) async fn an_event_that_is_not_published_stays_and_all_behind_it(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 100).await;
+    place(shop, &lamp).await;
+    shop.publish_all().await;
+    let waiting = place(shop, &lamp).await;
+    let lease_until = shop.now().plus(DAY);
+    let claimed = shop.store.claim_events(shop.now(), lease_until, 1).await.expect("a claim");
+    place(shop, &lamp).await;
+    shop.publish_all().await;
+
+    shop.clock.advance(DAY.saturating_mul(5_000));
+    assert_eq!(forget(shop, &KEPT).await, 3 + 6, "the first order's events, and all batches");
+    assert_eq!(shop.number("SELECT count(*) FROM outbox").await, 6);
+    shop.assert_in_order().await;
+
+    let ids: Vec<EventId> = claimed.iter().map(|event| event.id).collect();
+    assert!(ids.len() == 3 && claimed.iter().all(|event| event.order == waiting.id), "{claimed:?}");
+    shop.store.mark_published(&ids, shop.now()).await.expect("a mark");
+    shop.clock.advance(KEPT.published_events);
+    assert_eq!(forget(shop, &KEPT).await, 0, "it was published just now");
+    shop.clock.advance(MICROSECOND);
+    assert_eq!(forget(shop, &KEPT).await, 5, "all but the newest one");
+    shop.assert_in_order().await;
+    place(shop, &lamp).await;
+    shop.assert_in_order().await;
+    assert_eq!(shop.number("SELECT count(*) FROM outbox WHERE published_at IS NULL").await, 3);
+}
+
+pub(crate) async fn a_message_is_recognised_as_long_as_its_event_may_come_again(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 100).await;
+    place(shop, &lamp).await;
+    let claimed = shop.store.claim_events(shop.now(), shop.now(), 10).await.expect("a claim");
+    let message = claimed.iter().find(|event| event.queue == "send-email").expect("a mail's event").id.to_string();
+    let mails = [(message.clone(), shop.mail("ann@example.org", EmailStatus::Captured))];
+    shop.wait(1);
+    shop.store.keep_mails_once("send-email", &mails, shop.now()).await.expect("kept");
+
+    // Done, and not known to be published: the broker was away when it should have been said.
+    shop.clock.advance(DAY.saturating_mul(100));
+    forget(shop, &KEPT).await;
+    assert!(shop.store.is_consumed("send-email", &message).await.expect("a read"), "it is sent again some day");
+    shop.publish_all().await;
+    forget(shop, &KEPT).await;
+    assert!(!shop.store.is_consumed("send-email", &message).await.expect("a read"));
+}
+
+pub(crate) async fn the_books_are_right_with_orders_of_all_ages(shop: &Shop) {
+    let lamp = shop.stocked("L-1", 100).await;
+    let mut removed = 0;
+    let mut placed: Vec<Order> = Vec::new();
+    for day in 0..24 {
+        placed.push(place(shop, &lamp).await);
+        // Some change later, before or after what was written of them at first is gone; others never do.
+        for (later, to) in [(3, OrderStatus::Confirmed), (9, OrderStatus::Cancelled)] {
+            if let Some(order) = usize::checked_sub(day, later).filter(|number| number % 3 == later / 9) {
+                shop.first_transition(&placed[order], to).await;
+            }
+        }
+        if day % 2 == 0 {
+            shop.publish_all().await;
+        }
+        shop.clock.advance(DAY);
+        removed += forget(shop, &Retention { published_events: DAY.saturating_mul(5), ..FOR_EVER }).await;
+        shop.assert_in_order().await;
+    }
+    assert!(removed > 24, "{removed} events were removed");
+    for (events, orders) in
+        [("= 0", "old ones"), ("BETWEEN 1 AND 2", "old ones that changed late"), (">= 3", "new ones")]
+    {
+        let query = "SELECT count(*) FROM orders WHERE (SELECT count(*) FROM outbox WHERE order_id = orders.id) ";
+        let query: &'static str = format!("{query}{events}").leak();
+        assert!(shop.number(query).await > 0, "among the orders are {orders}");
+    }
 }
 
 pub(crate) async fn a_closed_store_refuses(shop: &Shop) {

@@ -220,7 +220,8 @@ fn with_database(url: &str, database: &str) -> String {
     format!("{server}/{database}{separator}{parameters}")
 }
 
-fn program(name: &str) -> PathBuf {
+/// One of PostgreSQL's programs.
+pub(crate) fn program(name: &str) -> PathBuf {
     let mut versions: Vec<PathBuf> = fs::read_dir(PROGRAMS)
         .map(|folders| folders.flatten().map(|folder| folder.path().join("bin").join(name)).collect())
         .unwrap_or_default();

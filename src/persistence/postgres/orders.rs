@@ -55,16 +55,24 @@ impl Orders for PostgresStore {
         Ok(listed)
     }
 
-    async fn orders_pending_since(&self, placed_before: Timestamp, limit: u32) -> Result<Vec<OrderId>, StoreError> {
-        let ids: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT id FROM orders WHERE status = 'PENDING' AND created_at < $1 ORDER BY created_at, id LIMIT $2",
+    async fn orders_pending_since(
+        &self,
+        placed_before: Timestamp,
+        after: (Timestamp, OrderId),
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, OrderId)>, StoreError> {
+        let rows: Vec<(i64, Uuid)> = sqlx::query_as(
+            "SELECT created_at, id FROM orders WHERE status = 'PENDING' AND created_at < $1 \
+             AND (created_at, id) > ($2, $3) ORDER BY created_at, id LIMIT $4",
         )
         .bind(placed_before.0)
+        .bind(after.0.0)
+        .bind(after.1.0)
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .answered()
         .await?;
-        Ok(ids.into_iter().map(OrderId).collect())
+        Ok(rows.into_iter().map(|(placed, id)| (Timestamp(placed), OrderId(id))).collect())
     }
 
     async fn remembered(&self, key: &IdempotencyKey, not_before: Timestamp) -> Result<Option<Remembered>, StoreError> {

@@ -2,13 +2,15 @@
 
 use async_trait::async_trait;
 
-use crate::domain::timestamp::Timestamp;
-use crate::persistence::forget::{FORGET, FORGOTTEN_AT_ONCE};
+use crate::persistence::forget::{CONCERNS, CutOffs, FORGOTTEN_AT_ONCE, Forgotten};
 use crate::persistence::records::Verdict;
 use crate::persistence::{StoreError, Upkeep};
 
 use super::error::Answer;
 use super::{PostgresStore, check};
+
+/// With a concern's number, the lock that whoever forgets it holds. The number is the program's own, as good as any other.
+const FORGET_LOCK: i32 = 0x5374_6f72;
 
 #[async_trait]
 impl Upkeep for PostgresStore {
@@ -28,24 +30,33 @@ impl Upkeep for PostgresStore {
         Ok(verdicts)
     }
 
-    async fn forget(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let mut forgotten = 0;
-        for statement in FORGET {
-            loop {
-                let mut transaction = self.begin().await?;
-                let removed = sqlx::query(statement)
+    /// What another server is just removing is left to that one.
+    async fn forget(&self, cut_offs: &CutOffs) -> Result<Forgotten, StoreError> {
+        let mut forgotten = Forgotten::default();
+        for (number, concern) in (0_i32..).zip(&CONCERNS) {
+            let before = (concern.cut_off)(cut_offs);
+            let mut transaction = self.begin().await?;
+            let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
+                .bind(FORGET_LOCK)
+                .bind(number)
+                .fetch_one(&mut *transaction)
+                .answered()
+                .await?;
+            if !alone {
+                continue;
+            }
+            let mut removed = 0;
+            for statement in concern.statements {
+                removed = sqlx::query(*statement)
                     .bind(before.0)
                     .bind(i64::from(FORGOTTEN_AT_ONCE))
                     .execute(&mut *transaction)
                     .answered()
                     .await?
                     .rows_affected();
-                transaction.commit().await?;
-                forgotten += removed;
-                if removed < u64::from(FORGOTTEN_AT_ONCE) {
-                    break;
-                }
             }
+            transaction.commit().await?;
+            forgotten.add(removed);
         }
         Ok(forgotten)
     }

@@ -53,17 +53,24 @@ impl Carts for SqliteStore {
         Ok(carts(&rows)?.into_iter().map(|kept| kept.cart).collect())
     }
 
-    async fn carts_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Cart>, StoreError> {
+    async fn carts_due(
+        &self,
+        now: Timestamp,
+        after: (Timestamp, CartKey),
+        limit: u32,
+    ) -> Result<Vec<Cart>, StoreError> {
         let rows: Vec<CartLineRow> = sqlx::query_as(
             "SELECT session.key, session.secret, session.state AS session_state, session.version, \
                  session.created_at, session.expires_at, NULL AS order_id, \
                  hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
-             FROM (SELECT * FROM cart_sessions WHERE state = 'open' AND expires_at <= $1 \
-                   ORDER BY expires_at, key LIMIT $2) session \
+             FROM (SELECT * FROM cart_sessions WHERE state = 'open' AND expires_at <= $1 AND (expires_at, key) > ($2, $3) \
+                   ORDER BY expires_at, key LIMIT $4) session \
              LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = 'open' \
              ORDER BY session.expires_at, session.key, hold.number",
         )
         .bind(now.0)
+        .bind(after.0.0)
+        .bind(after.1.0)
         .bind(limit)
         .fetch_all(&self.readers)
         .await

@@ -17,7 +17,7 @@ const CAN_NOT_OPEN: i32 = 14;
 
 /// The columns of every unique rule as SQLite tells them, and the rule's name. A primary key without a name of its
 /// own is called as PostgreSQL calls it.
-const UNIQUE_RULES: [(&str, &str); 24] = [
+const UNIQUE_RULES: [(&str, &str); 25] = [
     ("secrets.name", "secrets_pkey"),
     ("users.id", "users_pkey"),
     ("users.email", "users_email_unique"),
@@ -37,6 +37,7 @@ const UNIQUE_RULES: [(&str, &str); 24] = [
     ("order_items.order_id, order_items.position", "order_items_pkey"),
     ("outbox.position", "outbox_pkey"),
     ("outbox.id", "outbox_id_unique"),
+    ("outbox_horizon.one", "outbox_horizon_pkey"),
     ("consumed_messages.queue, consumed_messages.message_id", "consumed_messages_once"),
     ("dead_letters.queue, dead_letters.message_id", "dead_letters_pkey"),
     ("emails.id", "emails_pkey"),
@@ -101,7 +102,10 @@ mod tests {
 
     use super::*;
 
-    const SCHEMA: &str = include_str!("../../../migrations/sqlite/0001_shop.sql");
+    const SCHEMA: &str = concat!(
+        include_str!("../../../migrations/sqlite/0001_shop.sql"),
+        include_str!("../../../migrations/sqlite/0002_keeping.sql")
+    );
 
     async fn with_schema() -> SqliteConnection {
         let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await.expect("a database");

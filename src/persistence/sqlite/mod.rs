@@ -5,6 +5,7 @@
 //! implements one trait of [`persistence`](super).
 
 mod accounts;
+pub mod backup;
 mod carts;
 mod catalogue;
 mod check;

@@ -4,8 +4,7 @@ use std::sync::PoisonError;
 
 use async_trait::async_trait;
 
-use crate::domain::timestamp::Timestamp;
-use crate::persistence::forget::{FORGET, FORGOTTEN_AT_ONCE};
+use crate::persistence::forget::{CONCERNS, CutOffs, FORGOTTEN_AT_ONCE, Forgotten};
 use crate::persistence::records::Verdict;
 use crate::persistence::{StoreError, Upkeep};
 
@@ -31,24 +30,23 @@ impl Upkeep for SqliteStore {
         Ok(verdicts)
     }
 
-    async fn forget(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let mut forgotten = 0;
-        for statement in FORGET {
-            loop {
-                let mut transaction = self.begin().await?;
-                let removed = sqlx::query(statement)
+    async fn forget(&self, cut_offs: &CutOffs) -> Result<Forgotten, StoreError> {
+        let mut forgotten = Forgotten::default();
+        for concern in &CONCERNS {
+            let before = (concern.cut_off)(cut_offs);
+            let mut transaction = self.begin().await?;
+            let mut removed = 0;
+            for statement in concern.statements {
+                removed = sqlx::query(*statement)
                     .bind(before.0)
                     .bind(FORGOTTEN_AT_ONCE)
                     .execute(&mut *transaction)
                     .await
                     .map_err(store_error)?
                     .rows_affected();
-                transaction.commit().await?;
-                forgotten += removed;
-                if removed < u64::from(FORGOTTEN_AT_ONCE) {
-                    break;
-                }
             }
+            transaction.commit().await?;
+            forgotten.add(removed);
         }
         Ok(forgotten)
     }
@@ -59,5 +57,51 @@ impl Upkeep for SqliteStore {
         self.readers.close().await;
         self.writer.close().await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+    use crate::persistence::clock::Clock;
+    use crate::persistence::sqlite::SqliteOptions;
+
+    /// Tables that grow with the shop.
+    const GROWING: [&str; 9] = [
+        "emails",
+        "logins",
+        "idempotency_keys",
+        "consumed_messages",
+        "outbox",
+        "dead_letters",
+        "journal_batches",
+        "codes",
+        "refresh_tokens",
+    ];
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_found_by_an_index() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SqliteOptions { folder: folder.path().to_owned(), readers: 1 };
+        let store = SqliteStore::open(options, Clock::system()).await.expect("a store");
+        let mut searched = Vec::new();
+        for statement in CONCERNS.iter().flat_map(|concern| concern.statements) {
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).bind(0).bind(0).fetch_all(&store.readers).await.expect("a plan");
+            for (.., step) in plan {
+                let table = step.split(' ').nth(1).and_then(|name| GROWING.iter().find(|table| **table == name));
+                if let Some(table) = table {
+                    // The first event that waits is the first one of its index.
+                    let first = step == "SCAN outbox USING INDEX outbox_waiting";
+                    assert!(first || step.starts_with("SEARCH "), "{statement}: {step}");
+                    searched.push(*table);
+                }
+            }
+        }
+        assert!(GROWING.iter().all(|table| searched.contains(table)), "{searched:?}");
+        store.close().await;
     }
 }
