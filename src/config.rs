@@ -30,6 +30,7 @@ use crate::persistence::sqlite::SqliteOptions;
 use reader::Reader;
 pub use reader::{ConfigError, Fault};
 
+const METRICS_PERIOD: Duration = Duration::from_secs(5);
 const DAY_SECONDS: u64 = 86_400;
 const YEAR_SECONDS: u64 = 366 * DAY_SECONDS;
 const POOL_MAX: u64 = 1_000;
@@ -62,6 +63,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How long a stopping server may take to finish what it has begun.
     pub shutdown_limit: Duration,
+    /// How often the database is asked for what the metrics tell of it.
+    pub metrics_period: Duration,
 }
 
 /// How the server listens and answers.
@@ -235,6 +238,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         actors: actors?,
         log: log?,
         shutdown_limit,
+        metrics_period: METRICS_PERIOD,
     })
 }
 

@@ -12,6 +12,7 @@ use crate::messaging::amqp::{AmqpBus, AmqpOptions};
 use crate::messaging::bus::{Consumer, EventBus, LocalBus};
 use crate::messaging::mail::Templates;
 use crate::messaging::smtp::SmtpOptions;
+use crate::observability::metrics::Metrics;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
 use crate::persistence::redis::RedisOptions;
@@ -26,6 +27,7 @@ use super::delivery::{Delivery, RetryRules};
 use super::inventories::Inventories;
 use super::inventory::{InventoryActor, InventoryParts};
 use super::journal::{JournalHandle, JournalParts};
+use super::journal_metrics::JournalMetrics;
 use super::mailer::{MailRoom, MailerHandle, MailerParts};
 use super::mirror::Mirror;
 use super::orders::OrdersHandle;
@@ -84,6 +86,8 @@ pub struct HouseParts {
     pub arbiters: Arc<[ArbiterHandle]>,
     /// The runtime that everything runs on.
     pub runtime: tokio::runtime::Handle,
+    /// Where the actors count.
+    pub metrics: Metrics,
 }
 
 /// All actors of a server.
@@ -109,10 +113,10 @@ impl House {
     #[must_use]
     pub fn open(parts: HouseParts) -> Self {
         let HouseParts { store, clock, rules, limits, redis, broker, templates, .. } = parts;
-        let HouseParts { mail_sender, mail_server, arbiters, runtime, .. } = parts;
+        let HouseParts { mail_sender, mail_server, arbiters, runtime, metrics, .. } = parts;
         let stock = Arc::new(Registry::new(Arc::clone(&arbiters), limits.inventory_mailbox));
         let announcer = Arc::<Announcer>::default();
-        let journal = journal(&store, &stock, &announcer, &arbiters, &limits);
+        let journal = journal(&store, &stock, &announcer, &arbiters, &limits, &metrics);
         let inventories =
             Inventories::new(InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry: stock });
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&store)));
@@ -264,6 +268,7 @@ fn journal(
     announcer: &Arc<Announcer>,
     arbiters: &Arc<[ArbiterHandle]>,
     limits: &HouseLimits,
+    metrics: &Metrics,
 ) -> JournalHandle {
     let residence = Arc::new(Registry::new(Arc::clone(arbiters), limits.journal_mailbox));
     let parts = JournalParts {
@@ -272,6 +277,7 @@ fn journal(
         announcer: Arc::clone(announcer),
         batch_max: limits.journal_batch_max,
         committing: Arc::default(),
+        metrics: JournalMetrics::new(metrics),
     };
     JournalHandle::new(residence, parts)
 }

@@ -24,6 +24,7 @@ use crate::persistence::{CommitError, SharedStore, StoreError};
 use super::announcer::Announcer;
 use super::command::{AppliedOutcome, CommandError};
 use super::inventory::InventoryActor;
+use super::journal_metrics::JournalMetrics;
 use super::mailbox::{KindCounters, Posted, Ticket};
 use super::registry::Registry;
 use super::settlement::{EscrowedTake, Settlement};
@@ -137,6 +138,8 @@ pub struct JournalParts {
     pub batch_max: usize,
     /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.
     pub committing: Arc<Mutex<()>>,
+    /// What is measured.
+    pub metrics: JournalMetrics,
 }
 
 /// The way to the journal. It is started again when it has died.
@@ -248,7 +251,8 @@ impl Handler<Posted<Submission>> for JournalActor {
 /// Commits a batch and tells everybody concerned.
 async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) {
     let _turn = parts.committing.lock().await;
-    let mut settlement = Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer));
+    let mut settlement =
+        Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer), parts.metrics.clone());
     let now = Instant::now();
     let (due, late): (Vec<Queued>, Vec<Queued>) =
         batch.into_iter().partition(|queued| queued.submission.deadline > now);

@@ -70,6 +70,7 @@ impl Fixture {
             announcer: Arc::default(),
             batch_max: 100,
             committing: Arc::default(),
+            metrics: JournalMetrics::default(),
         };
         let journal = JournalHandle::new(Arc::new(Registry::new(arbiters, 1_000)), parts);
         let parts = InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry };

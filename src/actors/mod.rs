@@ -19,6 +19,7 @@ pub mod house;
 pub mod inventories;
 pub mod inventory;
 pub mod journal;
+pub mod journal_metrics;
 pub mod mailbox;
 pub mod mailer;
 pub mod mirror;

@@ -17,6 +17,7 @@ use crate::domain::money::{Currency, Money, TaxRate};
 use crate::domain::product::{Product, ProductStatus};
 use crate::domain::stock::Reason;
 use crate::messaging::mail::Templates;
+use crate::observability::metrics::Metrics;
 use crate::persistence::records::{NewInventory, Page};
 use crate::persistence::sqlite::{SqliteOptions, SqliteStore};
 
@@ -95,6 +96,7 @@ impl Fixture {
             mail_server: None,
             arbiters: Arc::new([Arbiter::current()]),
             runtime: Handle::current(),
+            metrics: Metrics::new().expect("numbers"),
         });
         Self { house, store, clock, product, inventory, _folder: folder, _time_holder: time_holder }
     }

@@ -5,6 +5,7 @@
 //! the journal actor.
 
 mod account_rows;
+pub mod census;
 mod check;
 pub mod clock;
 mod cursor;
@@ -29,6 +30,7 @@ use crate::domain::product::Product;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
 
+use census::{Census, PoolUse};
 use entry::{Committed, Work};
 use records::{
     Account, CodeTry, DeadLetter, Email, EmailFilter, FailedTry, IdempotencyKey, Inventory, KeptCart, Listed, LoginTry,
@@ -362,6 +364,12 @@ pub trait Upkeep: Send + Sync {
 
     /// Removes answers, messages and codes that nobody will ask for again: those from before `before`.
     async fn forget(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Counts what is in hand. It takes the longer the more carts are open: microseconds each.
+    async fn census(&self) -> Result<Census, StoreError>;
+
+    /// How many connections are in use.
+    fn pool_use(&self) -> PoolUse;
 
     /// Closes all connections, after what they do is done.
     async fn close(&self);

@@ -50,7 +50,7 @@ macro_rules! contract {
             outbox: events_are_claimed_order_by_order, an_order_with_a_claimed_event_is_left_out,
                 a_claim_given_back_ends_at_once,
                 published_events_are_gone, a_mail_is_kept_once_a_message, a_dead_letter_is_kept;
-            upkeep: what_is_old_is_forgotten, a_closed_store_refuses;
+            upkeep: what_is_old_is_forgotten, what_is_in_hand_is_counted, connections_are_counted, a_closed_store_refuses;
         }
     };
     ($open:path; $($area:ident: $($case:ident),+;)+) => {

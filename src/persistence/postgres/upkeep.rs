@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::domain::timestamp::Timestamp;
+use crate::persistence::census::{CENSUS, Census, CensusRow, PoolUse, pool_use};
 use crate::persistence::forget::{FORGET, FORGOTTEN_AT_ONCE};
 use crate::persistence::records::Verdict;
 use crate::persistence::{StoreError, Upkeep};
@@ -48,6 +49,15 @@ impl Upkeep for PostgresStore {
             }
         }
         Ok(forgotten)
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        let row: CensusRow = sqlx::query_as(CENSUS).fetch_one(&self.pool).answered().await?;
+        Ok(row.into())
+    }
+
+    fn pool_use(&self) -> PoolUse {
+        pool_use(&self.pool)
     }
 
     async fn close(&self) {
