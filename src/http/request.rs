@@ -12,12 +12,14 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
 use futures_util::FutureExt;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::actors::command::AppliedOutcome;
+use crate::observability::trace::{self, Exported, TRACEPARENT};
 
-use super::metrics::{HttpMetrics, MatchedRoute, label_of};
+use super::metrics::{HttpMetrics, MatchedRoute, NO_ROUTE, label_of};
 use super::problem::{Code, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,8 +37,7 @@ pub(crate) async fn observe(
     let (method, route) = (label_of(request.method()), MatchedRoute::await_in(&request));
     let id = request_id(request.headers().get(&REQUEST_ID));
     let shown = id.to_str().unwrap_or_default();
-    // At the highest level, so that whatever is logged within has the request's id.
-    let span = tracing::error_span!("request", id = shown, method = %request.method(), path = request.path());
+    let (span, exported) = span_of(&request, shown);
     let answered = AssertUnwindSafe(next.call(request).instrument(span.clone())).catch_unwind().await;
     let _entered = span.enter();
     let unhandled = || Unhandled { instance: shown.to_owned() };
@@ -54,12 +55,49 @@ pub(crate) async fn observe(
     let status = answered.as_ref().map_or_else(ResponseError::status_code, ServiceResponse::status).as_u16();
     let elapsed = started.elapsed();
     metrics.answered(route.pattern(), method, status, elapsed);
+    if let Some(exported) = exported {
+        tell_trace(&exported, method, route.pattern(), status);
+    }
     let latency_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     // What went wrong on our side was logged where it did; this line tells of every request, who wants it.
     tracing::debug!(status, latency_us, "answered");
     let mut response = answered?;
     response.headers_mut().insert(REQUEST_ID, id);
     Ok(response)
+}
+
+/// The span that a request is answered in, at the highest level, so that whatever is logged within has the request's id.
+/// It continues the trace that the client names.
+fn span_of(request: &ServiceRequest, id: &str) -> (Span, Option<Exported>) {
+    let (method, path) = (request.method(), request.path());
+    if !trace::is_exporting() {
+        return (tracing::error_span!("request", id, %method, path), None);
+    }
+    let span = tracing::error_span!("request", id, %method, path, trace_id = Empty, otel.kind = "server");
+    if let Some(place) = request.headers().get(TRACEPARENT).and_then(|place| place.to_str().ok()) {
+        trace::set_parent(&span, place);
+    }
+    let exported = Exported::of(&span);
+    if let Some(exported) = &exported {
+        span.record("trace_id", exported.trace_id());
+        exported.tell("url.path", path.to_owned());
+    }
+    (span, exported)
+}
+
+/// What OpenTelemetry's conventions ask of a server's span, when the answer is known.
+fn tell_trace(exported: &Exported, method: &'static str, route: &'static str, status: u16) {
+    exported.tell("http.request.method", method);
+    exported.tell("http.response.status_code", i64::from(status));
+    if route == NO_ROUTE {
+        exported.name(method.to_owned());
+    } else {
+        exported.name(format!("{method} {route}"));
+        exported.tell("http.route", route);
+    }
+    if status >= 500 {
+        exported.fail();
+    }
 }
 
 /// The client's id when it is 1 to 128 visible ASCII characters, else a new one.
