@@ -7,7 +7,7 @@ use crate::persistence::entry::Done;
 
 use super::journal::JournalError;
 
-/// The journal's numbers. Those of [`Default`] are kept by nobody.
+/// The journal's numbers.
 #[derive(Clone)]
 pub struct JournalMetrics {
     batch: Histogram,
@@ -62,20 +62,5 @@ impl JournalMetrics {
             Err(JournalError::Overloaded | JournalError::Store(..) | JournalError::Died) => &self.failed,
         };
         counter.increment(1);
-    }
-}
-
-impl Default for JournalMetrics {
-    fn default() -> Self {
-        let (histogram, counter) = (Histogram::noop, Counter::noop);
-        Self {
-            batch: histogram(),
-            commit: histogram(),
-            applied: counter(),
-            refused: counter(),
-            late: counter(),
-            failed: counter(),
-            loaded: counter(),
-        }
     }
 }

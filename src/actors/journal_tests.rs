@@ -17,6 +17,7 @@ use crate::domain::ids::{MovementId, ProductId};
 use crate::domain::money::Money;
 use crate::domain::product::{Product, ProductStatus};
 use crate::domain::stock::{Action, Move, Reason};
+use crate::observability::metrics::Metrics;
 use crate::persistence::clock::Clock;
 use crate::persistence::entry::NewMovement;
 use crate::persistence::records::NewInventory;
@@ -70,7 +71,7 @@ impl Fixture {
             announcer: Arc::default(),
             batch_max: 100,
             committing: Arc::default(),
-            metrics: JournalMetrics::default(),
+            metrics: JournalMetrics::new(&Metrics::new().expect("numbers")),
         };
         let journal = JournalHandle::new(Arc::new(Registry::new(arbiters, 1_000)), parts);
         let parts = InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry };

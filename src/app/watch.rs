@@ -65,14 +65,13 @@ fn when_rendered(metrics: &Metrics, store: &SharedStore, dependencies: Dependenc
     let help = "Connections to the database that there may be.";
     let most = metrics.gauge("storekeeper_database_connections_max", help, &[]);
     let store = Arc::clone(store);
-    let told = metrics.clone();
-    metrics.when_rendered(move || {
+    metrics.when_rendered(move |metrics| {
         let connections = store.pool_use();
         in_use.set(connections.in_use);
         idle.set(connections.idle);
         most.set(connections.most);
         for (name, state) in dependencies() {
-            tell_dependency(&told, name, state);
+            tell_dependency(metrics, name, state);
         }
     });
 }

@@ -4,9 +4,9 @@
 //! ([`MatchedRoute`]); a path is nobody's label. What counts it is kept by route, method and status, so that a request
 //! costs a look into a map.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServiceRequest;
@@ -14,7 +14,6 @@ use actix_web::guard::{self, Guard};
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpMessage, HttpResponse};
-use dashmap::DashMap;
 
 use crate::actors::command::AppliedOutcome;
 use crate::observability::metrics::{Counter, Gauge, Histogram, Metrics};
@@ -76,11 +75,11 @@ pub(super) fn label_of(method: &Method) -> &'static str {
     METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
-/// What is measured of requests. One for all workers.
+/// A worker's way to what is measured of requests. The numbers are the same for all workers.
 pub(crate) struct HttpMetrics {
     metrics: Metrics,
     in_flight: Gauge,
-    answered: DashMap<Kind, Measured>,
+    answered: RefCell<HashMap<Kind, Measured>>,
 }
 
 /// Requests that are counted together.
@@ -97,10 +96,10 @@ struct Measured {
 }
 
 impl HttpMetrics {
-    pub(crate) fn new(metrics: Metrics) -> Arc<Self> {
+    pub(crate) fn new(metrics: Metrics) -> Rc<Self> {
         let help = "Requests that are being answered.";
         let in_flight = metrics.gauge("storekeeper_http_requests_in_flight", help, &[]);
-        Arc::new(Self { metrics, in_flight, answered: DashMap::new() })
+        Rc::new(Self { metrics, in_flight, answered: RefCell::default() })
     }
 
     /// A request has come; it is there until what this gives is dropped.
@@ -112,11 +111,7 @@ impl HttpMetrics {
     /// A request was answered.
     pub(super) fn answered(&self, route: &'static str, method: &'static str, status: u16, elapsed: Duration) {
         let kind = Kind { route, method, status };
-        if let Some(measured) = self.answered.get(&kind) {
-            measured.note(elapsed);
-        } else {
-            self.answered.entry(kind).or_insert_with(|| self.measure(kind)).note(elapsed);
-        }
+        self.answered.borrow_mut().entry(kind).or_insert_with(|| self.measure(kind)).note(elapsed);
     }
 
     fn measure(&self, kind: Kind) -> Measured {

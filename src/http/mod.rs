@@ -29,8 +29,8 @@ mod state;
 mod tokens;
 mod users;
 
+use std::rc::Rc;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
@@ -59,8 +59,8 @@ pub fn application(
 pub fn configure(state: web::Data<AppState>) -> impl Fn(&mut web::ServiceConfig) + Clone {
     let metrics = HttpMetrics::new(state.metrics.clone());
     move |config| {
-        let metrics = Arc::clone(&metrics);
-        let observe = move |request, next| request::observe(Arc::clone(&metrics), request, next);
+        let metrics = Rc::clone(&metrics);
+        let observe = move |request, next| request::observe(Rc::clone(&metrics), request, next);
         config.service(
             web::scope("")
                 .wrap(from_fn(observe))

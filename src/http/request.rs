@@ -2,7 +2,7 @@
 //! and timed; a panic in a handler becomes an answer too.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 use actix_web::body::BoxBody;
@@ -28,7 +28,7 @@ const REQUEST_ID_CHARACTERS_MAX: usize = 128;
 
 /// The middleware round all routes.
 pub(crate) async fn observe(
-    metrics: Arc<HttpMetrics>,
+    metrics: Rc<HttpMetrics>,
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
@@ -210,7 +210,7 @@ mod tests {
 
     async fn ask_counting(request: TestRequest, metrics: Metrics) -> (StatusCode, header::HeaderMap, Value) {
         let metrics = HttpMetrics::new(metrics);
-        let scope = web::scope("").wrap(from_fn(move |request, next| observe(Arc::clone(&metrics), request, next)));
+        let scope = web::scope("").wrap(from_fn(move |request, next| observe(Rc::clone(&metrics), request, next)));
         let app =
             init_service(App::new().service(scope.service(web::scope("/api").configure(routes)).configure(routes)));
         let response = match try_call_service(&app.await, request.to_request()).await {

@@ -21,7 +21,7 @@ const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 5
 /// The names and values of labels. Their values are from a set that does not grow with use.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
 
-type Look = Box<dyn Fn() + Send + Sync>;
+type Look = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// The numbers of one server; clones are the same ones.
 #[derive(Clone)]
@@ -72,8 +72,8 @@ impl Metrics {
     }
 
     /// Does `look` before each text that is written from now on: it sets numbers that are known elsewhere. It must
-    /// neither wait nor ask for a text itself.
-    pub fn when_rendered(&self, look: impl Fn() + Send + Sync + 'static) {
+    /// neither wait nor ask for a text itself; it is given these metrics, of which it shall not keep a clone.
+    pub fn when_rendered(&self, look: impl Fn(&Self) + Send + Sync + 'static) {
         self.inner.looks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
     }
 
@@ -81,7 +81,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         for look in self.inner.looks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            look();
+            look(self);
         }
         self.inner.process.look();
         self.inner.handle.render() + &self.inner.process.cpu()
@@ -142,8 +142,19 @@ mod tests {
     fn who_is_asked_when_the_text_is_written_is_in_it() {
         let metrics = Metrics::new().expect("metrics");
         let gauge = metrics.gauge("shelves", "Shelves.", &[]);
-        metrics.when_rendered(move || gauge.increment(1.0));
+        metrics.when_rendered(move |_| gauge.increment(1.0));
         assert!(metrics.render().contains("\nshelves 1\n"));
         assert!(metrics.render().contains("\nshelves 2\n"));
+    }
+
+    #[test]
+    fn what_is_looked_at_goes_with_the_metrics() {
+        let (metrics, store) = (Metrics::new().expect("metrics"), Arc::new(()));
+        let looked_at = Arc::clone(&store);
+        metrics
+            .when_rendered(move |metrics| metrics.gauge("stores", "S.", &[]).set(Arc::strong_count(&looked_at) as f64));
+        assert!(metrics.render().contains("\nstores 2\n"));
+        drop(metrics);
+        assert_eq!(Arc::strong_count(&store), 1);
     }
 }
