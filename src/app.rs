@@ -6,6 +6,8 @@
 //! Start: database, actors, HTTP. Stop, in the order that loses nothing: not ready any more; HTTP answers what it has
 //! begun; mailboxes and journal drain; the outbox is published; the database is closed.
 
+mod watch;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::actors::house::{House, HouseLimits, HouseParts};
 use crate::actors::mirror::MirrorState;
@@ -32,9 +34,11 @@ use crate::domain::user::EmailAddress;
 use crate::http::{self, AppState, DependencyState, Foundation};
 use crate::messaging::bus::EventBus;
 use crate::messaging::mail::{TemplateError, Templates};
+use crate::observability::metrics::{BuildError, Metrics};
 use crate::persistence::clock::Clock;
 use crate::persistence::open::{self, OpenError};
 use crate::persistence::{SharedStore, StoreError};
+use watch::Watched;
 
 /// Connections that read from SQLite.
 const READERS: u32 = 8;
@@ -56,6 +60,9 @@ pub enum AppError {
     /// The mails' texts can not be read.
     #[error("the texts of the mails can not be read: {0}")]
     Templates(#[from] TemplateError),
+    /// The metrics can not be made.
+    #[error("the metrics can not be made: {0}")]
+    Metrics(#[from] BuildError),
     /// The HTTP side can not be made.
     #[error(transparent)]
     Http(#[from] http::StartError),
@@ -252,7 +259,8 @@ async fn serve_until(
     let handles: Arc<[ArbiterHandle]> = arbiters.iter().map(Arbiter::handle).collect();
     let draining = Arc::new(AtomicBool::new(false));
     let open = open(config.clone(), clock, handles, runtime.handle().clone(), Arc::clone(&draining));
-    let Opened { store, house, state, first_admin } = runtime.spawn(open).await.map_err(|_| AppError::Died)??;
+    let Opened { store, house, state, first_admin, watching } =
+        runtime.spawn(open).await.map_err(|_| AppError::Died)??;
 
     let listening = listen(&config, state);
     let (address, server) = match listening {
@@ -279,6 +287,7 @@ async fn serve_until(
     draining.store(true, Ordering::Release);
     stop_serving(&handle).await;
     drop(serving.await);
+    drop(watching);
     let left = close(&runtime, house, store, deadline.saturating_duration_since(Instant::now())).await?;
     for arbiter in arbiters {
         arbiter.stop();
@@ -292,6 +301,8 @@ struct Opened {
     house: House,
     state: AppState,
     first_admin: Option<FirstAdmin>,
+    /// Ends what watches for the metrics.
+    watching: DropGuard,
 }
 
 /// Opens database, actors and what the HTTP side needs. Runs on the one runtime.
@@ -304,6 +315,7 @@ async fn open(
 ) -> Result<Opened, AppError> {
     let store = open::open(config.store.options(READERS), clock.clone()).await?;
     let first_admin = make_first_admin(&config, &store, &clock).await?;
+    let metrics = Metrics::new()?;
     let house = House::open(HouseParts {
         store: Arc::clone(&store),
         clock: clock.clone(),
@@ -316,7 +328,17 @@ async fn open(
         mail_server: config.mail.smtp.clone().map(|smtp| (smtp, config.mail.retries)),
         arbiters,
         runtime: runtime.clone(),
+        metrics: metrics.clone(),
     });
+    let dependencies = dependencies(&house);
+    let watched = Watched {
+        metrics: metrics.clone(),
+        store: Arc::clone(&store),
+        clock: clock.clone(),
+        dependencies: Arc::clone(&dependencies),
+        roster: house.shop().roster().clone(),
+        period: config.metrics_period,
+    };
     let state = AppState::build(Foundation {
         shop: house.shop().clone(),
         store: Arc::clone(&store),
@@ -333,11 +355,12 @@ async fn open(
             password_hashes_at_once: cores(),
             idempotency_key_life: config.retention.idempotency_keys,
         },
-        dependencies: dependencies(&house),
+        dependencies,
         draining,
+        metrics,
     })
     .await?;
-    Ok(Opened { store, house, state, first_admin })
+    Ok(Opened { store, house, state, first_admin, watching: watch::watch(watched) })
 }
 
 /// How the services beside the database do, for readiness.

@@ -175,7 +175,15 @@ fn run_command(command: Command) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::read(settings_source()?)?;
-    telemetry::start(&config.log)?;
+    // A command has nothing to trace.
+    let traces = matches!(command, Command::Serve).then_some(config.traces.as_deref()).flatten();
+    let traces = telemetry::start(&config.log, traces)?;
+    let done = do_command(command, config);
+    traces.stop();
+    done
+}
+
+fn do_command(command: Command, config: Config) -> Result<ExitCode, CliError> {
     match command {
         Command::Serve => app::serve(config)?,
         Command::Migrate => block_on(migrate(&config.store))?,

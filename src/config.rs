@@ -5,6 +5,7 @@
 
 mod reader;
 pub mod settings;
+mod traces;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -31,7 +32,9 @@ use crate::persistence::sqlite::SqliteOptions;
 
 use reader::Reader;
 pub use reader::{ConfigError, Fault};
+pub use traces::TraceConfig;
 
+const METRICS_PERIOD: Duration = Duration::from_secs(5);
 const DAY_SECONDS: u64 = 86_400;
 const YEAR_SECONDS: u64 = 366 * DAY_SECONDS;
 /// Ten years: what is kept longer is not meant to be removed.
@@ -68,8 +71,12 @@ pub struct Config {
     pub actors: ActorsConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Where traces are sent; `None` is nowhere.
+    pub traces: Option<Box<TraceConfig>>,
     /// How long a stopping server may take to finish what it has begun.
     pub shutdown_limit: Duration,
+    /// How often the database is asked for what the metrics tell of it.
+    pub metrics_period: Duration,
 }
 
 /// How the server listens and answers.
@@ -229,6 +236,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let admin = read_admin(reader);
     let actors = read_actors(reader);
     let log = read_log(reader);
+    let traces = traces::read(reader);
     let shutdown_limit = seconds(reader, &settings::SHUTDOWN_LIMIT, 1, 3_600);
     let (http, shutdown_limit) = (http?, shutdown_limit?);
     if shutdown_limit < http.request_deadline {
@@ -248,7 +256,9 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         admin: admin?,
         actors: actors?,
         log: log?,
+        traces: traces?,
         shutdown_limit,
+        metrics_period: METRICS_PERIOD,
     })
 }
 

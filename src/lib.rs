@@ -7,6 +7,7 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod messaging;
+pub mod observability;
 pub mod persistence;
 pub mod telemetry;
 

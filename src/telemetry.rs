@@ -1,20 +1,29 @@
-//! What the program tells about itself while it runs: the log, and panics in it.
+//! What the program tells about itself while it runs: the log, panics in it, and traces.
 //!
-//! The log goes to standard error, so that what a command answers on standard output stays clean.
+//! The log goes to standard error, so that what a command answers on standard output stays clean. Traces go to a
+//! collector, when one is configured.
+
+mod traces;
 
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
 
-use tracing::Subscriber;
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{EnvFilter, ParseError, Targets};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::actors::supervision;
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, TraceConfig};
+use crate::observability::trace;
 
-/// Why nothing can be logged.
+pub use traces::Traces;
+
+/// Why nothing can be logged or traced.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter can not be read.
@@ -23,21 +32,32 @@ pub enum TelemetryError {
     /// Something else logs in this process.
     #[error("the log can not be started: {0}")]
     Taken(#[from] TryInitError),
+    /// Traces can not be exported.
+    #[error("traces can not be exported: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Starts the log of this process, panics included. To be called once, by `main`.
+/// Starts the log of this process, panics included, and its traces. To be called once, by `main`, outside of any
+/// runtime. What this gives is to be [stopped](Traces::stop) at the end.
 ///
 /// # Errors
-/// [`TelemetryError`] when the filter is wrong or the process logs already.
-pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
+/// [`TelemetryError`] when the filter is wrong, the process logs already, or traces can not be exported.
+pub fn start(log: &LogConfig, traces: Option<&TraceConfig>) -> Result<Traces, TelemetryError> {
     let json = match log.format {
         LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    subscriber(&log.filter, json, io::stderr)?.try_init()?;
+    let traces = traces.map_or_else(|| Ok(Traces::none()), Traces::start)?;
+    match traces.tracer() {
+        None => subscriber(&log.filter, json, io::stderr)?.try_init()?,
+        Some(tracer) => {
+            exporting_subscriber(&log.filter, json, io::stderr, tracer)?.try_init()?;
+            trace::begin_exporting();
+        }
+    }
     log_panics();
-    Ok(())
+    Ok(traces)
 }
 
 /// What writes the log: a line an event, as text or as JSON.
@@ -49,12 +69,43 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let registry = tracing_subscriber::registry().with(EnvFilter::try_new(filter)?);
-    Ok(if json {
+    Ok(Box::new(registry.with(lines(json, writer))))
+}
+
+/// What writes the log and makes traces. The log's filter is the log's alone: traces have whatever this program's own
+/// code tells at the level INFO and above.
+fn exporting_subscriber<W>(
+    filter: &str,
+    json: bool,
+    writer: W,
+    tracer: SdkTracer,
+) -> Result<Box<dyn Subscriber + Send + Sync>, ParseError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let traces = tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(Targets::new().with_target(env!("CARGO_PKG_NAME"), Level::INFO));
+    let lines = lines(json, writer).with_filter(EnvFilter::try_new(filter)?);
+    Ok(Box::new(tracing_subscriber::registry().with(traces).with(lines)))
+}
+
+fn lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    if json {
         // Fields stand beside the message, where programs that read logs look for them.
-        Box::new(registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)))
+        fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
     } else {
-        Box::new(registry.with(fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(writer)))
-    })
+        fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(writer).boxed()
+    }
 }
 
 /// From now on a panic anywhere is one line of the log, and nothing else.

@@ -19,6 +19,7 @@ use storekeeper::actors::supervision::ActorKind;
 use storekeeper::config::Config;
 use storekeeper::domain::ids::InventoryId;
 use storekeeper::messaging::mail::Templates;
+use storekeeper::observability::metrics::Metrics;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::open::{StoreOptions, open};
 use storekeeper::persistence::sqlite::SqliteOptions;
@@ -91,6 +92,7 @@ async fn open_house(folder: &Path, arbiters: &[Arbiter], runtime: &Arc<Runtime>)
         mail_server: None,
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
         runtime: runtime.handle().clone(),
+        metrics: Metrics::new().expect("numbers"),
     })
 }
 

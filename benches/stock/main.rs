@@ -31,6 +31,7 @@ use storekeeper::actors::shop::Shop;
 use storekeeper::config::Config;
 use storekeeper::domain::ids::ProductId;
 use storekeeper::messaging::mail::Templates;
+use storekeeper::observability::metrics::Metrics;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::open::{StoreOptions, open};
 use tokio::runtime::Runtime;
@@ -200,6 +201,7 @@ impl<S: Shelves> Till<S> for Actors {
             mail_server: None,
             arbiters: arbiters.iter().map(Arbiter::handle).collect(),
             runtime: runtime.handle().clone(),
+            metrics: Metrics::new().expect("numbers"),
         });
         Self { shop: house.shop().clone(), _house: house, _arbiters: arbiters }
     }

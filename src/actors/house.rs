@@ -11,6 +11,7 @@ use crate::messaging::amqp::{AmqpBus, AmqpOptions};
 use crate::messaging::bus::{Consumer, EventBus, LocalBus};
 use crate::messaging::mail::Templates;
 use crate::messaging::smtp::SmtpOptions;
+use crate::observability::metrics::Metrics;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
 use crate::persistence::forget::Retention;
@@ -27,6 +28,7 @@ use super::faults::Faults;
 use super::inventories::Inventories;
 use super::inventory::InventoryParts;
 use super::journal::{JournalHandle, JournalParts};
+use super::journal_metrics::JournalMetrics;
 use super::mailer::{MailRoom, Mailer, MailerHandle};
 use super::mirror::Mirror;
 use super::orders::OrdersHandle;
@@ -90,6 +92,8 @@ pub struct HouseParts {
     pub arbiters: Arc<[ArbiterHandle]>,
     /// The runtime that everything runs on.
     pub runtime: tokio::runtime::Handle,
+    /// Where the actors count.
+    pub metrics: Metrics,
 }
 
 /// All actors of a server.
@@ -116,8 +120,8 @@ impl House {
     pub fn open(parts: HouseParts) -> Self {
         let faults = Faults::of_environment();
         let HouseParts { store, clock, rules, limits, redis, broker, templates, .. } = parts;
-        let HouseParts { mail_sender, mail_server, arbiters, runtime, .. } = parts;
-        let built = Builder { store, clock, arbiters, limits, faults };
+        let HouseParts { mail_sender, mail_server, arbiters, runtime, metrics, .. } = parts;
+        let built = Builder { store, clock, arbiters, limits, metrics, faults };
         let announcer = Arc::<Announcer>::default();
         let (inventories, journal) = built.stock(&announcer);
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&built.store)));
@@ -267,6 +271,7 @@ struct Builder {
     clock: Clock,
     arbiters: Arc<[ArbiterHandle]>,
     limits: HouseLimits,
+    metrics: Metrics,
     faults: Faults,
 }
 
@@ -291,6 +296,7 @@ impl Builder {
             batch_max: journal_batch_max,
             committing: Arc::default(),
             pace: Arc::default(),
+            metrics: JournalMetrics::new(&self.metrics),
             faults: self.faults.clone(),
         };
         let journal = JournalHandle::new(self.only_one(ActorKind::Journal, journal_mailbox), parts);

@@ -28,6 +28,7 @@ use super::command::{AppliedOutcome, CommandError};
 use super::faults::{Faults, Moment};
 use super::gauge::Ticket;
 use super::inventory::InventoryActor;
+use super::journal_metrics::JournalMetrics;
 use super::mailbox::{Posted, Unposted};
 use super::registry::{Birth, Registry};
 use super::settlement::{EscrowedTake, Settlement};
@@ -153,6 +154,8 @@ pub struct JournalParts {
     pub(super) pace: Arc<Pace>,
     /// What goes wrong because a test says so.
     pub(super) faults: Faults,
+    /// What is measured.
+    pub metrics: JournalMetrics,
 }
 
 /// The way to the journal. It is started again when it has died.
@@ -315,7 +318,8 @@ fn lane(work: &Work) -> Option<InventoryId> {
 /// Commits a batch and tells everybody concerned. Gives how long the transaction took.
 async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) -> Duration {
     let _turn = parts.committing.lock().await;
-    let mut settlement = Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer));
+    let mut settlement =
+        Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer), parts.metrics.clone());
     let now = Instant::now();
     let (mut due, late): (Vec<Queued>, Vec<Queued>) =
         batch.into_iter().partition(|queued| queued.submission.deadline > now);

@@ -17,6 +17,7 @@ use crate::domain::ids::{MovementId, ProductId};
 use crate::domain::money::Money;
 use crate::domain::product::{Product, ProductStatus};
 use crate::domain::stock::{Action, Move, Reason};
+use crate::observability::metrics::Metrics;
 use crate::persistence::clock::Clock;
 use crate::persistence::entry::NewMovement;
 use crate::persistence::records::NewInventory;
@@ -75,6 +76,7 @@ impl Fixture {
             committing: Arc::default(),
             pace: Arc::default(),
             faults: Faults::default(),
+            metrics: JournalMetrics::new(&Metrics::new().expect("numbers")),
         };
         let journal = JournalHandle::new(Arc::new(Registry::new(ActorKind::Journal, policy, arbiters, 1_000)), parts);
         let parts =

@@ -23,6 +23,7 @@ pub mod house;
 pub mod inventories;
 pub mod inventory;
 pub mod journal;
+pub mod journal_metrics;
 mod latency;
 pub mod mailbox;
 pub mod mailer;

@@ -14,6 +14,7 @@ use crate::persistence::entry::{Committed, Done, Refusal, Work};
 use super::announcer::Announcer;
 use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
 use super::journal::{JournalError, Queued, is_done};
+use super::journal_metrics::JournalMetrics;
 use super::mailbox::Mailbox;
 use super::registry::{Incarnation, Registry};
 
@@ -77,13 +78,18 @@ fn living(
 pub(super) struct Settlement {
     registry: Arc<Registry<InventoryId, InventoryActor>>,
     announcer: Arc<Announcer>,
+    metrics: JournalMetrics,
     balances: HashMap<InventoryId, ToldBalance>,
     outcomes: Vec<(Queued, Result<Done, JournalError>)>,
 }
 
 impl Settlement {
-    pub(super) fn new(registry: Arc<Registry<InventoryId, InventoryActor>>, announcer: Arc<Announcer>) -> Self {
-        Self { registry, announcer, balances: HashMap::new(), outcomes: Vec::new() }
+    pub(super) fn new(
+        registry: Arc<Registry<InventoryId, InventoryActor>>,
+        announcer: Arc<Announcer>,
+        metrics: JournalMetrics,
+    ) -> Self {
+        Self { registry, announcer, metrics, balances: HashMap::new(), outcomes: Vec::new() }
     }
 
     /// These have the same outcome, without having been written.
@@ -93,6 +99,7 @@ impl Settlement {
 
     /// These were committed together; the balances were read after `since`.
     pub(super) fn committed(&mut self, batch: Vec<Queued>, committed: Committed, since: std::time::Instant) {
+        self.metrics.batch(batch.len(), since.elapsed());
         let at = committed.at;
         let told = committed.balances.into_iter().map(|(id, balance)| (id, ToldBalance { balance, at, since }));
         self.balances.extend(told);
@@ -146,6 +153,7 @@ impl Settlement {
             } else {
                 drop(ticket);
             }
+            self.metrics.outcome(&outcome);
             submission.answer(outcome);
         }
     }

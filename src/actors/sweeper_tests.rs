@@ -18,6 +18,7 @@ use crate::domain::money::{Currency, Money, TaxRate};
 use crate::domain::product::{Product, ProductStatus};
 use crate::domain::stock::Reason;
 use crate::messaging::mail::Templates;
+use crate::observability::metrics::Metrics;
 use crate::persistence::entry::{Done, Entry, OrderChange, SessionAction, SessionChange, Work};
 use crate::persistence::records::{NewInventory, Order, OrderedLine, Page};
 use crate::persistence::sqlite::{SqliteOptions, SqliteStore};
@@ -112,6 +113,7 @@ impl Fixture {
             mail_server: None,
             arbiters: Arc::new([Arbiter::current()]),
             runtime: Handle::current(),
+            metrics: Metrics::new().expect("numbers"),
         });
         Self { house, store, clock, product, inventory, _folder: folder, _time_holder: time_holder }
     }

@@ -129,6 +129,12 @@ settings! {
         LOG: Value("info"), "What is logged, in the form of tracing's env-filter.", example "info,storekeeper=debug";
         LOG_FORMAT: Value("auto"), "text, json, or auto: text on a terminal, JSON otherwise.", example "json";
     }
+    "Traces" {
+        OTEL_EXPORTER_OTLP_ENDPOINT: Words("there are no traces"), "Where traces are sent, by OTLP over HTTP in protobuf: the collector's address, to which `/v1/traces` is appended. It may be away: traces are then lost, and nothing else.", example "http://localhost:4318";
+        OTEL_EXPORTER_OTLP_HEADERS: Words("none"), "Headers to send along, `name=value` with commas between.", example "authorization=Basic c2hvcA%3D%3D", secret;
+        OTEL_SERVICE_NAME: Value("storekeeper"), "What traces call this program.", example "tea-shop";
+        OTEL_TRACES_SAMPLER_ARG: Value("1"), "The share of the requests that is traced, a decimal from 0 to 1. Where a caller says in `traceparent` whether it traces a request, we do as it does.", example "0.1";
+    }
 }
 
 /// Variables of later versions.

@@ -229,3 +229,43 @@ fn a_test_has_its_own_folder_and_port() {
     assert_eq!(config.store.to_string(), "elsewhere (SQLite)");
     assert_eq!(config.http.bind.port(), 0);
 }
+
+#[test]
+fn traces_go_to_the_collector_that_is_named() {
+    assert!(read(&[("OTEL_SERVICE_NAME", "tea-shop")]).unwrap_or_else(|error| panic!("{error}")).traces.is_none());
+    for (given, whole) in [
+        ("http://localhost:4318", "http://localhost:4318/v1/traces"),
+        ("https://traces.example.org/shop/", "https://traces.example.org/shop/v1/traces"),
+    ] {
+        let config = read(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", given),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b, X-Other = c=d"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+        ]);
+        let traces = config.unwrap_or_else(|error| panic!("{error}")).traces.expect("traces");
+        assert_eq!(
+            (traces.endpoint.as_str(), traces.service_name.as_str(), traces.share),
+            (whole, "storekeeper", 0.25)
+        );
+        let headers = [("x-key", "a b"), ("x-other", "c=d")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(traces.headers, headers.into());
+    }
+}
+
+#[test]
+fn traces_that_can_not_be_sent_are_faults() {
+    for (variable, bad) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://localhost:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318/?a=b"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=secret%0A"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+    ] {
+        let found = faults(&[(variable, bad)]);
+        assert_eq!(found.iter().map(|fault| fault.variable).collect::<Vec<_>>(), [variable], "{bad}");
+        assert!(!found[0].to_string().contains("secret"), "{}", found[0]);
+    }
+}

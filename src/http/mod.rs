@@ -17,6 +17,7 @@ mod idempotency;
 mod inventories;
 mod json;
 mod lists;
+mod metrics;
 mod orders;
 pub(crate) mod passwords;
 mod problem;
@@ -29,6 +30,7 @@ mod state;
 mod tokens;
 mod users;
 
+use std::rc::Rc;
 use std::str::FromStr;
 
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
@@ -39,6 +41,7 @@ pub use health::DependencyState;
 pub use secrets::{KeyError, NoRandomness};
 pub use state::{AppState, Dependencies, Foundation, Settings, StartError};
 
+use metrics::HttpMetrics;
 use problem::Problem;
 use state::State;
 
@@ -55,10 +58,13 @@ pub fn application(
 /// Puts all routes into an application, each at its path and under `/api`, the prefix of the original system's
 /// gateway.
 pub fn configure(state: web::Data<AppState>) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    let metrics = HttpMetrics::new(state.metrics.clone());
     move |config| {
+        let metrics = Rc::clone(&metrics);
+        let observe = move |request, next| request::observe(Rc::clone(&metrics), request, next);
         config.service(
             web::scope("")
-                .wrap(from_fn(request::observe))
+                .wrap(from_fn(observe))
                 .app_data(State::clone(&state))
                 .service(web::scope("/api").configure(routes))
                 .configure(routes),
@@ -69,18 +75,18 @@ pub fn configure(state: web::Data<AppState>) -> impl Fn(&mut web::ServiceConfig)
 /// The route table. A path is looked for from the top, so those with the most traffic come first.
 fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/cart/add-to-cart").route(web::post().to(cart::add)))
-        .service(web::resource("/orders/checkout").route(web::post().to(orders::checkout)))
-        .service(reads(web::resource("/cart/me"), cart::show))
-        .service(web::resource("/cart/clear").route(web::get().to(cart::clear)))
-        .service(web::resource("/cart").route(web::delete().to(cart::clear)))
+        .service(resource("/cart/add-to-cart").route(web::post().to(cart::add)))
+        .service(resource("/orders/checkout").route(web::post().to(orders::checkout)))
+        .service(reads(resource("/cart/me"), cart::show))
+        .service(resource("/cart/clear").route(web::get().to(cart::clear)))
+        .service(resource("/cart").route(web::delete().to(cart::clear)))
         .service(
-            web::resource("/cart/items/{productId}")
+            resource("/cart/items/{productId}")
                 .route(web::put().to(cart::set_item))
                 .route(web::delete().to(cart::remove_item)),
         )
-        .service(reads(web::resource("/products"), products::list).route(web::post().to(products::create)))
-        .service(reads(web::resource("/products/{id}"), products::show).route(web::put().to(products::change)))
+        .service(reads(resource("/products"), products::list).route(web::post().to(products::create)))
+        .service(reads(resource("/products/{id}"), products::show).route(web::put().to(products::change)))
         .configure(order_routes)
         .configure(inventory_routes)
         .configure(auth_routes)
@@ -91,47 +97,53 @@ fn routes(config: &mut web::ServiceConfig) {
 
 fn order_routes(config: &mut web::ServiceConfig) {
     config
-        .service(reads(web::resource("/orders"), orders::list))
-        .service(reads(web::resource("/orders/{id}"), orders::show))
-        .service(web::resource("/orders/{id}/cancel").route(web::post().to(orders::cancel)))
-        .service(web::resource("/orders/{id}/status").route(web::put().to(orders::set_status)));
+        .service(reads(resource("/orders"), orders::list))
+        .service(reads(resource("/orders/{id}"), orders::show))
+        .service(resource("/orders/{id}/cancel").route(web::post().to(orders::cancel)))
+        .service(resource("/orders/{id}/status").route(web::put().to(orders::set_status)));
 }
 
 fn inventory_routes(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/inventories").route(web::post().to(inventories::create)))
-        .service(reads(web::resource("/inventories/{id}"), inventories::show).route(web::put().to(inventories::change)))
-        .service(reads(web::resource("/inventories/{id}/details"), inventories::details));
+        .service(resource("/inventories").route(web::post().to(inventories::create)))
+        .service(reads(resource("/inventories/{id}"), inventories::show).route(web::put().to(inventories::change)))
+        .service(reads(resource("/inventories/{id}/details"), inventories::details));
 }
 
 fn auth_routes(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/auth/register").route(web::post().to(auth::register)))
-        .service(web::resource("/auth/verify-email").route(web::post().to(auth::verify_email)))
-        .service(web::resource("/auth/resend-verification").route(web::post().to(auth::resend_verification)))
-        .service(web::resource("/auth/login").route(web::post().to(auth::login)))
-        .service(web::resource("/auth/verify-token").route(web::post().to(auth::verify_token)))
-        .service(web::resource("/auth/refresh").route(web::post().to(auth::refresh)))
-        .service(web::resource("/auth/logout").route(web::post().to(auth::logout)))
-        .service(web::resource("/auth/forgot-password").route(web::post().to(auth::forgot_password)))
-        .service(web::resource("/auth/reset-password").route(web::post().to(auth::reset_password)));
+        .service(resource("/auth/register").route(web::post().to(auth::register)))
+        .service(resource("/auth/verify-email").route(web::post().to(auth::verify_email)))
+        .service(resource("/auth/resend-verification").route(web::post().to(auth::resend_verification)))
+        .service(resource("/auth/login").route(web::post().to(auth::login)))
+        .service(resource("/auth/verify-token").route(web::post().to(auth::verify_token)))
+        .service(resource("/auth/refresh").route(web::post().to(auth::refresh)))
+        .service(resource("/auth/logout").route(web::post().to(auth::logout)))
+        .service(resource("/auth/forgot-password").route(web::post().to(auth::forgot_password)))
+        .service(resource("/auth/reset-password").route(web::post().to(auth::reset_password)));
 }
 
 fn user_routes(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/users").route(web::post().to(users::create)))
-        .service(reads(web::resource("/users/{id}"), users::show).route(web::patch().to(users::change)))
-        .service(web::resource("/users/{id}/role").route(web::put().to(users::set_role)))
-        .service(web::resource("/users/{id}/status").route(web::put().to(users::set_status)));
+        .service(resource("/users").route(web::post().to(users::create)))
+        .service(reads(resource("/users/{id}"), users::show).route(web::patch().to(users::change)))
+        .service(resource("/users/{id}/role").route(web::put().to(users::set_role)))
+        .service(resource("/users/{id}/status").route(web::put().to(users::set_status)));
 }
 
 fn mail_and_health_routes(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/emails/send").route(web::post().to(emails::send)))
-        .service(reads(web::resource("/emails"), emails::list))
-        .service(reads(web::resource("/health/live"), health::live))
-        .service(reads(web::resource("/health/ready"), health::ready))
-        .service(reads(web::resource("/health"), health::ready));
+        .service(resource("/emails/send").route(web::post().to(emails::send)))
+        .service(reads(resource("/emails"), emails::list))
+        .service(reads(resource("/health/live"), health::live))
+        .service(reads(resource("/health/ready"), health::ready))
+        .service(reads(resource("/health"), health::ready))
+        .service(reads(resource("/metrics"), metrics::show));
+}
+
+/// The resource at a path; requests to it are counted under that.
+fn resource(pattern: &'static str) -> Resource {
+    web::resource(pattern).guard(metrics::noting(pattern))
 }
 
 fn admin_routes(config: &mut web::ServiceConfig) {

@@ -1,7 +1,8 @@
-//! What happens around every request: it gets its id, its log line, and where it fails its problem body; a panic
-//! in a handler becomes an answer too.
+//! What happens around every request: it gets its id, its log line, and where it fails its problem body; it is counted
+//! and timed; a panic in a handler becomes an answer too.
 
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::time::Instant;
 
 use actix_web::body::BoxBody;
@@ -11,11 +12,14 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
 use futures_util::FutureExt;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::actors::command::AppliedOutcome;
+use crate::observability::trace::{self, Exported, TRACEPARENT};
 
+use super::metrics::{HttpMetrics, MatchedRoute, NO_ROUTE, label_of};
 use super::problem::{Code, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,33 +28,76 @@ const REQUEST_ID_CHARACTERS_MAX: usize = 128;
 
 /// The middleware round all routes.
 pub(crate) async fn observe(
+    metrics: Rc<HttpMetrics>,
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let started = Instant::now();
+    let _in_flight = metrics.begin();
+    let (method, route) = (label_of(request.method()), MatchedRoute::await_in(&request));
     let id = request_id(request.headers().get(&REQUEST_ID));
     let shown = id.to_str().unwrap_or_default();
-    // At the highest level, so that whatever is logged within has the request's id.
-    let span = tracing::error_span!("request", id = shown, method = %request.method(), path = request.path());
+    let (span, exported) = span_of(&request, shown);
     let answered = AssertUnwindSafe(next.call(request).instrument(span.clone())).catch_unwind().await;
     let _entered = span.enter();
-    let mut response = match answered {
-        Ok(Ok(response)) => explained(response, shown),
+    let unhandled = || Unhandled { instance: shown.to_owned() };
+    let answered = match answered {
+        Ok(Ok(response)) => Ok(explained(response, shown)),
         Ok(Err(error)) => {
             tracing::error!(%error, "a request failed outside of its handler");
-            return Err(Unhandled { instance: shown.to_owned() }.into());
+            Err(unhandled())
         }
         Err(_) => {
             tracing::error!("a handler panicked");
-            return Err(Unhandled { instance: shown.to_owned() }.into());
+            Err(unhandled())
         }
     };
-    let status = response.status().as_u16();
-    let latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let status = answered.as_ref().map_or_else(ResponseError::status_code, ServiceResponse::status).as_u16();
+    let elapsed = started.elapsed();
+    metrics.answered(route.pattern(), method, status, elapsed);
+    if let Some(exported) = exported {
+        tell_trace(&exported, method, route.pattern(), status);
+    }
+    let latency_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     // What went wrong on our side was logged where it did; this line tells of every request, who wants it.
     tracing::debug!(status, latency_us, "answered");
+    let mut response = answered?;
     response.headers_mut().insert(REQUEST_ID, id);
     Ok(response)
+}
+
+/// The span that a request is answered in, at the highest level, so that whatever is logged within has the request's id.
+/// It continues the trace that the client names.
+fn span_of(request: &ServiceRequest, id: &str) -> (Span, Option<Exported>) {
+    let (method, path) = (request.method(), request.path());
+    if !trace::is_exporting() {
+        return (tracing::error_span!("request", id, %method, path), None);
+    }
+    let span = tracing::error_span!("request", id, %method, path, trace_id = Empty, otel.kind = "server");
+    if let Some(place) = request.headers().get(TRACEPARENT).and_then(|place| place.to_str().ok()) {
+        trace::set_parent(&span, place);
+    }
+    let exported = Exported::of(&span);
+    if let Some(exported) = &exported {
+        span.record("trace_id", exported.trace_id());
+        exported.tell("url.path", path.to_owned());
+    }
+    (span, exported)
+}
+
+/// What OpenTelemetry's conventions ask of a server's span, when the answer is known.
+fn tell_trace(exported: &Exported, method: &'static str, route: &'static str, status: u16) {
+    exported.tell("http.request.method", method);
+    exported.tell("http.response.status_code", i64::from(status));
+    if route == NO_ROUTE {
+        exported.name(method.to_owned());
+    } else {
+        exported.name(format!("{method} {route}"));
+        exported.tell("http.route", route);
+    }
+    if status >= 500 {
+        exported.fail();
+    }
 }
 
 /// The client's id when it is 1 to 128 visible ASCII characters, else a new one.
@@ -138,7 +185,9 @@ mod tests {
     use actix_web::{App, web};
     use serde_json::Value;
 
+    use super::super::metrics::noting;
     use super::*;
+    use crate::observability::metrics::Metrics;
 
     async fn refused() -> Result<HttpResponse, Problem> {
         Err(Problem::new(Code::InsufficientStock, "only 3 available").with("available", &3))
@@ -151,12 +200,17 @@ mod tests {
     fn routes(config: &mut web::ServiceConfig) {
         config
             .service(web::resource("/refused").route(web::get().to(refused)).route(web::put().to(refused)))
-            .service(web::resource("/panics").route(web::get().to(panics)));
+            .service(web::resource("/panics").guard(noting("/panics")).route(web::get().to(panics)));
     }
 
     /// Asks an app with the middleware, and gives status, headers and body.
     async fn ask(request: TestRequest) -> (StatusCode, header::HeaderMap, Value) {
-        let scope = web::scope("").wrap(from_fn(observe));
+        ask_counting(request, Metrics::new().expect("numbers")).await
+    }
+
+    async fn ask_counting(request: TestRequest, metrics: Metrics) -> (StatusCode, header::HeaderMap, Value) {
+        let metrics = HttpMetrics::new(metrics);
+        let scope = web::scope("").wrap(from_fn(move |request, next| observe(Rc::clone(&metrics), request, next)));
         let app =
             init_service(App::new().service(scope.service(web::scope("/api").configure(routes)).configure(routes)));
         let response = match try_call_service(&app.await, request.to_request()).await {
@@ -208,5 +262,15 @@ mod tests {
         assert_eq!((status, &body["code"]), (StatusCode::INTERNAL_SERVER_ERROR, &Value::from("internal")));
         assert_eq!((&body["instance"], &body["applied"]), (&Value::from("p-1"), &Value::from("unknown")));
         assert_eq!(headers.get("x-request-id").expect("the id"), "p-1");
+    }
+
+    #[actix_web::test]
+    async fn a_panic_is_counted_where_it_happened() {
+        let metrics = Metrics::new().expect("numbers");
+        ask_counting(TestRequest::get().uri("/panics"), metrics.clone()).await;
+        let text = metrics.render();
+        let line = "storekeeper_http_requests_total{route=\"/panics\",method=\"GET\",status=\"500\"} 1\n";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("\nstorekeeper_http_requests_in_flight 0\n"), "{text}");
     }
 }

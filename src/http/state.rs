@@ -18,6 +18,7 @@ use crate::actors::command::{AppliedOutcome, CommandError};
 use crate::actors::shop::Shop;
 use crate::domain::money::Currency;
 use crate::messaging::mail::Templates;
+use crate::observability::metrics::Metrics;
 use crate::persistence::clock::Clock;
 use crate::persistence::records::EmailStatus;
 use crate::persistence::{SharedStore, StoreError};
@@ -92,6 +93,8 @@ pub struct Foundation {
     pub dependencies: Dependencies,
     /// Set while the server stops: it is no longer ready.
     pub draining: Arc<AtomicBool>,
+    /// The server's numbers.
+    pub metrics: Metrics,
 }
 
 /// Why the HTTP side does not start.
@@ -117,6 +120,7 @@ pub struct AppState {
     pub(crate) settings: Settings,
     pub(crate) dependencies: Dependencies,
     pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) metrics: Metrics,
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,
     pub(crate) templates: Templates,
@@ -139,7 +143,7 @@ impl AppState {
     /// # Errors
     /// [`StartError`].
     pub async fn build(foundation: Foundation) -> Result<Self, StartError> {
-        let Foundation { shop, store, clock, runtime, settings, dependencies, draining } = foundation;
+        let Foundation { shop, store, clock, runtime, settings, dependencies, draining, metrics } = foundation;
         let tokens = match &settings.token_secret {
             Some(secret) => Tokens::new(secret.expose_secret().as_bytes(), settings.access_token_life),
             None => {
@@ -166,6 +170,7 @@ impl AppState {
             settings,
             dependencies,
             draining,
+            metrics,
         })
     }
 

@@ -5,6 +5,7 @@
 //! the journal actor.
 
 mod account_rows;
+pub mod census;
 mod check;
 pub mod clock;
 mod cursor;
@@ -29,6 +30,7 @@ use crate::domain::product::Product;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
 
+use census::{Census, PoolUse};
 use entry::{Committed, Work};
 use forget::{CutOffs, Forgotten};
 use records::{
@@ -372,6 +374,12 @@ pub trait Upkeep: Send + Sync {
     /// Removes some of what nobody will ask for again, in transactions that nobody waits long for. To be called again
     /// as long as more is left.
     async fn forget(&self, cut_offs: &CutOffs) -> Result<Forgotten, StoreError>;
+
+    /// Counts what is in hand. It takes the longer the more carts are open: microseconds each.
+    async fn census(&self) -> Result<Census, StoreError>;
+
+    /// How many connections are in use.
+    fn pool_use(&self) -> PoolUse;
 
     /// Closes all connections, after what they do is done.
     async fn close(&self);

@@ -17,7 +17,7 @@ pub(crate) const PASSWORD: &str = "correct horse";
 /// How long an idle connection is kept: less than the server does, so that none is used while it is being closed.
 const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(2);
 /// How long a test waits for what happens by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it waits between two looks.
 const LOOK_PERIOD: Duration = Duration::from_millis(5);
 

@@ -18,6 +18,7 @@ mod emails;
 mod health;
 mod idempotency;
 mod inventories;
+mod metrics;
 mod orders;
 #[path = "../support/postgres.rs"]
 mod postgres;

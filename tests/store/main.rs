@@ -54,7 +54,8 @@ macro_rules! contract {
             upkeep: each_thing_is_forgotten_after_its_time, many_things_are_forgotten_few_at_a_time,
                 an_event_that_is_not_published_stays_and_all_behind_it,
                 a_message_is_recognised_as_long_as_its_event_may_come_again,
-                the_books_are_right_with_orders_of_all_ages, a_closed_store_refuses;
+                the_books_are_right_with_orders_of_all_ages, what_is_in_hand_is_counted,
+                connections_are_counted, a_closed_store_refuses;
         }
     };
     ($open:path; $($area:ident: $($case:ident),+;)+) => {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use storekeeper::domain::cart::CartState;
 use storekeeper::domain::ids::{EventId, MovementId};
 use storekeeper::domain::order::OrderStatus;
 use storekeeper::domain::stock::{Action, Move, Reason};
 use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::StoreError;
+use storekeeper::persistence::census::Census;
 use storekeeper::persistence::entry::{ConsumedMessage, Entry, NewMovement, Remember};
 use storekeeper::persistence::forget::{CutOffs, Retention};
 use storekeeper::persistence::records::{
@@ -249,6 +251,29 @@ pub(crate) async fn the_books_are_right_with_orders_of_all_ages(shop: &Shop) {
         let query: &'static str = format!("{query}{events}").leak();
         assert!(shop.number(query).await > 0, "among the orders are {orders}");
     }
+}
+
+pub(crate) async fn what_is_in_hand_is_counted(shop: &Shop) {
+    let census = async || shop.store.census().await.expect("a count");
+    assert_eq!(census().await, Census { open_carts: 0, open_holds: 0, held_units: 0, queued_mails: 0 });
+    let (lamp, table) = (shop.stocked("L-1", 100).await, shop.stocked("T-1", 100).await);
+    let ordered = shop.cart(&[(&lamp, 1), (&table, 2)]).await;
+    shop.check_out(&ordered, new_user()).await;
+    let cleared = shop.cart(&[(&lamp, 4)]).await;
+    shop.end(&cleared, CartState::Cleared).await;
+    shop.cart(&[(&lamp, 8), (&table, 16)]).await;
+    let emptied = shop.cart(&[(&table, 32)]).await;
+    shop.set(&emptied, &table, 0).await;
+    for status in [EmailStatus::Queued, EmailStatus::Captured, EmailStatus::Sent, EmailStatus::Failed] {
+        shop.store.insert_email(&shop.mail("ann@example.org", status)).await.expect("a mail");
+    }
+    assert_eq!(census().await, Census { open_carts: 2, open_holds: 2, held_units: 24, queued_mails: 1 });
+}
+
+pub(crate) async fn connections_are_counted(shop: &Shop) {
+    shop.store.ping().await.expect("an answer");
+    let pool = shop.store.pool_use();
+    assert!(pool.most >= 1 && (1..=pool.most).contains(&(pool.in_use + pool.idle)), "{pool:?}");
 }
 
 pub(crate) async fn a_closed_store_refuses(shop: &Shop) {

@@ -95,13 +95,13 @@ impl TestShop {
 
     /// Stops it, and sees to it that it stopped in order and left its books in order.
     pub(crate) async fn stop(self) {
-        self.end().await;
+        Box::pin(self.end()).await;
     }
 
     /// Stops it as [`stop`](Self::stop) does, and opens it again on what it left.
     pub(crate) async fn restart(self) -> Self {
         let (config, clock) = (self.config.clone(), self.clock.clone());
-        let services = self.end().await;
+        let services = Box::pin(self.end()).await;
         Self::serve(config, clock, services).await
     }
 

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use crate::persistence::census::{CENSUS, Census, CensusRow, PoolUse, pool_use};
 use crate::persistence::forget::{CONCERNS, CutOffs, FORGOTTEN_AT_ONCE, Forgotten};
 use crate::persistence::records::Verdict;
 use crate::persistence::{StoreError, Upkeep};
@@ -59,6 +60,15 @@ impl Upkeep for PostgresStore {
             forgotten.add(removed);
         }
         Ok(forgotten)
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        let row: CensusRow = sqlx::query_as(CENSUS).fetch_one(&self.pool).answered().await?;
+        Ok(row.into())
+    }
+
+    fn pool_use(&self) -> PoolUse {
+        pool_use(&self.pool)
     }
 
     async fn close(&self) {

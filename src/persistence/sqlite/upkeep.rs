@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use async_trait::async_trait;
 
+use crate::persistence::census::{CENSUS, Census, CensusRow, PoolUse, pool_use};
 use crate::persistence::forget::{CONCERNS, CutOffs, FORGOTTEN_AT_ONCE, Forgotten};
 use crate::persistence::records::Verdict;
 use crate::persistence::{StoreError, Upkeep};
@@ -49,6 +50,15 @@ impl Upkeep for SqliteStore {
             forgotten.add(removed);
         }
         Ok(forgotten)
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        let row: CensusRow = sqlx::query_as(CENSUS).fetch_one(&self.readers).await.map_err(store_error)?;
+        Ok(row.into())
+    }
+
+    fn pool_use(&self) -> PoolUse {
+        pool_use(&self.readers)
     }
 
     /// The writing connection goes last: the last one to go copies the log into the database. The folder is free
@@ -102,6 +112,28 @@ mod tests {
             }
         }
         assert!(GROWING.iter().all(|table| searched.contains(table)), "{searched:?}");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn counting_what_is_in_hand_reads_no_history() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SqliteOptions { folder: folder.path().to_owned(), readers: 1 };
+        let store = SqliteStore::open(options, Clock::system()).await.expect("a store");
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {CENSUS}"));
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(explain).fetch_all(&store.readers).await.expect("a plan");
+        let mut steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
+        steps.retain(|step| step.starts_with("SCAN") || step.starts_with("SEARCH"));
+        assert_eq!(
+            steps,
+            [
+                "SCAN session USING COVERING INDEX cart_sessions_due",
+                "SEARCH hold USING PRIMARY KEY (cart_key=?)",
+                "SCAN cart_sessions USING COVERING INDEX cart_sessions_due",
+                "SCAN emails USING COVERING INDEX emails_due",
+            ]
+        );
         store.close().await;
     }
 }
