@@ -174,6 +174,23 @@ impl Server {
         request.send().await.expect("an answer").status().as_u16()
     }
 
+    /// Asks for something by POST, which must be granted; gives the answer.
+    async fn post(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &serde_json::Value,
+    ) -> serde_json::Value {
+        let mut request = client.post(format!("{}{path}", self.base)).json(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.json().await.expect("JSON")
+    }
+
     /// Tells it to stop (SIGTERM), and waits for its end; gives what it has logged.
     fn stop(mut self, client: reqwest::Client) -> (ExitStatus, String) {
         // A stopping server waits for its clients' idle connections.
@@ -303,4 +320,61 @@ async fn without_a_collector_a_trace_is_nobodys_concern() {
     let (ended, log) = server.stop(client);
     assert_eq!(ended.code(), Some(0), "{log}");
     assert!(log.contains("\"answered\"") && !log.contains("trace_id") && !log.contains("otel"), "{log}");
+}
+
+#[tokio::test]
+async fn a_checkout_is_one_trace_from_the_request_to_the_event_that_is_done() {
+    let collector = Collector::taking();
+    let admin = [("ADMIN_EMAIL", "admin@example.org"), ("ADMIN_PASSWORD", "correct horse")];
+    let server = Server::traced(&collector.address, &[admin.as_slice(), &[("OTEL_TRACES_SAMPLER_ARG", "0")]].concat());
+    let client = client();
+    let sign_in = serde_json::json!({"email": "admin@example.org", "password": "correct horse"});
+    let token = server.post(&client, "/auth/login", &[], &sign_in).await;
+    let bearer = format!("Bearer {}", token["accessToken"].as_str().expect("a token"));
+    let signed_in = ("authorization", bearer.as_str());
+    let tea = serde_json::json!({"sku": "TEA-1", "name": "Tea", "price": 5, "status": "PUBLISHED", "quantity": 10});
+    let tea = server.post(&client, "/products", &[signed_in], &tea).await;
+    let one = serde_json::json!({"productId": tea["id"], "quantity": 1});
+    let cart = server.post(&client, "/cart/add-to-cart", &[], &one).await;
+    let session = cart["cartSessionId"].as_str().expect("a session");
+
+    let traceparent = format!("00-{TRACE}-{CALLER}-01");
+    let traced = ("traceparent", traceparent.as_str());
+    server.post(&client, "/cart/add-to-cart", &[traced, ("x-cart-session-id", session)], &one).await;
+    let checkout = serde_json::json!({"cartSessionId": session});
+    server.post(&client, "/orders/checkout", &[traced, signed_in], &checkout).await;
+    // What is in the outbox is published, and done, before the server has stopped.
+    let (ended, log) = server.stop(client);
+    assert_eq!(ended.code(), Some(0), "{log}");
+
+    let sent = collector.everything();
+    let spans: Vec<&Span> = sent.iter().flat_map(Sent::spans).collect();
+    assert!(spans.iter().all(|span| hexadecimal(&span.trace_id) == TRACE), "nothing else is traced: {spans:#?}");
+    // Each span by its way from the request, its parents' names before its own.
+    let mut ways: Vec<String> = spans.iter().map(|span| way(span, &spans)).collect();
+    ways.sort_unstable();
+    let change = "POST /cart/add-to-cart > cart";
+    let mut wanted = vec![
+        "POST /cart/add-to-cart".to_owned(),
+        change.to_owned(),
+        format!("{change} > inventory"),
+        format!("{change} > journal"),
+        "POST /orders/checkout".to_owned(),
+        "POST /orders/checkout > checkout".to_owned(),
+        "POST /orders/checkout > checkout > cart".to_owned(),
+        "POST /orders/checkout > checkout > journal".to_owned(),
+    ];
+    wanted.extend(vec!["POST /orders/checkout > checkout > publish".to_owned(); 3]);
+    // Nobody here consumes order-status.
+    wanted.extend(vec!["POST /orders/checkout > checkout > publish > consume".to_owned(); 2]);
+    wanted.sort_unstable();
+    assert_eq!(ways, wanted);
+}
+
+/// The names of the spans from the request to this one.
+fn way(span: &Span, all: &[&Span]) -> String {
+    match all.iter().find(|parent| parent.span_id == span.parent_span_id) {
+        Some(parent) => format!("{} > {}", way(parent, all), span.name),
+        None => span.name.clone(),
+    }
 }

@@ -228,6 +228,7 @@ impl Announcer {
             queue: STOCK_CHANGED.to_owned(),
             payload,
             at: parts.clock.now(),
+            traceparent: None,
         }))
     }
 

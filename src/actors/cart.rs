@@ -10,10 +10,12 @@ use std::time::Instant;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 use crate::domain::cart::{Cart, CartLine, CartState};
 use crate::domain::ids::{CartKey, CartSessionId, OrderId, ProductId};
 use crate::domain::product::Product;
+use crate::observability::trace::step;
 use crate::persistence::records::KeptCart;
 
 use super::cart_change::{self, CartParts};
@@ -30,6 +32,8 @@ pub struct CartRequest {
     pub session: CartSessionId,
     /// What is asked.
     pub ask: CartAsk,
+    /// What it is part of.
+    pub span: Span,
 }
 
 /// What is asked of a cart, and who is told.
@@ -194,24 +198,25 @@ impl CartActor {
     /// Begins a request, unless nobody waits for it any more. A session whose secret is another than the caller's is
     /// one that is not there.
     fn begin(&mut self, posted: Posted<CartRequest>, kept: Option<KeptCart>, context: &mut Context<Self>) {
-        let Posted { message: CartRequest { session, ask }, mut ticket } = posted;
+        let Posted { message: CartRequest { session, ask, span }, mut ticket } = posted;
         if deadline(&ask) <= Instant::now() {
             return refuse(ask, CommandError::Deadline { applied: AppliedOutcome::No });
         }
         ticket.begin();
         self.fault_at(Moment::Before);
         let kept = kept.filter(|kept| same_secret(&kept.cart.id, &session));
-        let parts = self.parts.clone();
+        let (parts, step) = (self.parts.clone(), step!(&span, "cart", key = %self.key));
         match ask {
             CartAsk::Read(_, reply) => {
                 let read = async move { (cart_change::read(&parts, session, kept).await, Left::Same) };
-                self.run(read, reply, ticket, context);
+                self.run(read.instrument(step), reply, ticket, context);
             }
             CartAsk::Change(request, command, reply) => {
-                self.run(cart_change::change(parts, kept, request, command), reply, ticket, context);
+                let change = cart_change::change(parts, kept, request, command).instrument(step);
+                self.run(change, reply, ticket, context);
             }
             CartAsk::Clear(command, reply) => {
-                self.run(cart_change::clear(parts, kept, command), reply, ticket, context);
+                self.run(cart_change::clear(parts, kept, command).instrument(step), reply, ticket, context);
             }
             CartAsk::Claim(_, reply) => self.claim(kept, reply, ticket, context),
         }

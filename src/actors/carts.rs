@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::cart::Cart;
 use crate::domain::ids::{CartKey, CartSessionId, ProductId};
 use crate::domain::product::Product;
+use crate::observability::trace;
 use crate::persistence::records::KeptCart;
 
 use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, Left, LineRequest, NotClaimed};
@@ -164,7 +165,7 @@ impl Carts {
     fn post(&self, session: CartSessionId, ask: CartAsk) -> Result<(), CommandError> {
         let parts = self.parts.clone();
         let start = move |birth: Birth| CartActor::of(session.key, parts.clone(), birth);
-        let posted = self.parts.registry.post(session.key, CartRequest { session, ask }, start);
+        let posted = self.parts.registry.post(session.key, CartRequest { session, ask, span: trace::here() }, start);
         posted.map_err(|(_, unposted)| CommandError::Unposted(unposted))
     }
 }

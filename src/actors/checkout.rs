@@ -15,6 +15,7 @@ use crate::domain::stock::Move;
 use crate::domain::timestamp::Timestamp;
 use crate::messaging::documents::{ClearCartDocument, OrderDocument, OrderStatusDocument};
 use crate::messaging::{CLEAR_CART, ORDER_STATUS, SEND_EMAIL};
+use crate::observability::trace;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
 use crate::persistence::entry::{Applied, Entry, NewEvent, NewMovement, OrderChange, Refusal, Remember};
@@ -203,7 +204,7 @@ fn event(order: OrderId, queue: &'static str, document: &impl serde::Serialize) 
         tracing::error!(%error, queue, "an event can not be written as JSON");
         CommandError::Unwritable
     })?;
-    Ok(NewEvent { id: EventId(Uuid::now_v7()), order, queue, payload })
+    Ok(NewEvent { id: EventId(Uuid::now_v7()), order, queue, payload, traceparent: trace::current_traceparent() })
 }
 
 /// Changes the status of an order, from whatever it is when its turn comes.

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::domain::ids::InventoryId;
 use crate::domain::stock::{Balance, Escrow, StockError};
 use crate::domain::timestamp::Timestamp;
+use crate::observability::trace::step;
 use crate::persistence::SharedStore;
 use crate::persistence::entry::{Applied, Entry, Refusal, Work};
 use crate::persistence::records::Inventory;
@@ -41,6 +43,8 @@ pub struct ChangeStock {
     pub takes: i64,
     /// When it need not be begun any more.
     pub deadline: Instant,
+    /// What it is part of.
+    pub span: Span,
     /// Who is told.
     pub answer: oneshot::Sender<Result<Applied, JournalError>>,
 }
@@ -195,12 +199,13 @@ impl InventoryActor {
     }
 
     fn change(&mut self, posted: Posted<ChangeStock>) {
-        let Posted { message: ChangeStock { entry, takes, deadline, answer }, mut ticket } = posted;
+        let Posted { message: ChangeStock { entry, takes, deadline, span, answer }, mut ticket } = posted;
         let known = match &mut self.known {
             Some(known) if deadline > Instant::now() => known,
             _ => return drop(answer.send(Err(JournalError::Late))),
         };
         ticket.begin();
+        let step = step!(&span, "inventory", id = %self.id);
         let units = match known.escrow.take(takes) {
             Ok(()) => takes,
             // It may be these very units that the same request took when it came before. Only the journal knows
@@ -215,7 +220,9 @@ impl InventoryActor {
         let take = (units > 0).then(|| EscrowedTake::new(self.id, self.birth.incarnation, units, registry));
         self.fault_at(Moment::Before);
         let (work, message) = (Work::Write(Arc::new(entry)), Some(ticket));
-        self.parts.journal.submit(Submission { work, take, message, deadline, answer: Answer::Entry(answer) });
+        let (span, answer) = (step!(&span, "journal"), Answer::Entry(answer));
+        drop(step);
+        self.parts.journal.submit(Submission { work, take, message, deadline, span, answer });
         self.fault_at(Moment::During);
     }
 

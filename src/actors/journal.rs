@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use tokio::sync::{Mutex, oneshot};
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::domain::ids::InventoryId;
 use crate::domain::stock::Balance;
+use crate::observability::trace::{self, step};
 use crate::persistence::entry::{Applied, Committed, Done, Entry, Refusal, Work};
 use crate::persistence::{CommitError, SharedStore, StoreError};
 
@@ -111,6 +113,8 @@ pub struct Submission {
     pub message: Option<Ticket>,
     /// When it need not be begun any more.
     pub deadline: Instant,
+    /// From here until its answer, in the trace that it is part of.
+    pub span: Span,
     /// Who is told.
     pub answer: Answer,
 }
@@ -211,7 +215,8 @@ impl JournalHandle {
     pub async fn write(&self, entry: Entry, deadline: Instant) -> Result<Applied, JournalError> {
         let (answer, outcome) = oneshot::channel();
         let work = Work::Write(Arc::new(entry));
-        self.submit(Submission { work, take: None, message: None, deadline, answer: Answer::Entry(answer) });
+        let (span, answer) = (step!(&trace::here(), "journal"), Answer::Entry(answer));
+        self.submit(Submission { work, take: None, message: None, deadline, span, answer });
         outcome.await.unwrap_or(Err(JournalError::Died))
     }
 
@@ -226,6 +231,7 @@ impl JournalHandle {
             take: None,
             message: None,
             deadline,
+            span: Span::none(),
             answer: Answer::Load(answer),
         });
         outcome.await.unwrap_or(Err(JournalError::Died))

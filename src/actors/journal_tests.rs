@@ -110,7 +110,14 @@ impl Fixture {
     fn submit(&self, id: MovementId, units: i64, deadline: Instant) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         let work = Work::Write(Arc::new(self.movement(id, units)));
-        self.journal.submit(Submission { work, take: None, message: None, deadline, answer: Answer::Entry(answer) });
+        self.journal.submit(Submission {
+            work,
+            take: None,
+            message: None,
+            deadline,
+            span: Span::none(),
+            answer: Answer::Entry(answer),
+        });
         outcome
     }
 
@@ -349,7 +356,14 @@ async fn a_crowd_at_one_product_costs_another_ones_buyer_a_batch_and_not_the_que
     let mut entry = fixture.movement(MovementId(Uuid::now_v7()), 1);
     entry.movements[0].inventory = other;
     let (work, deadline) = (Work::Write(Arc::new(entry)), Instant::now() + PATIENCE);
-    fixture.journal.submit(Submission { work, take: None, message: None, deadline, answer: Answer::Entry(answer) });
+    fixture.journal.submit(Submission {
+        work,
+        take: None,
+        message: None,
+        deadline,
+        span: Span::none(),
+        answer: Answer::Entry(answer),
+    });
     fixture.until_waiting(CROWD + 1).await;
     drop(turn);
     applied(first).await;

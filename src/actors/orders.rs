@@ -8,8 +8,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use tracing::{Instrument, Span};
 
 use crate::domain::ids::OrderId;
+use crate::observability::trace::{self, step};
 use crate::persistence::records::Order;
 
 use super::cart::Reply;
@@ -28,6 +30,8 @@ pub struct Checkout {
     pub request: CheckoutRequest,
     /// Who asks, and until when.
     pub command: Command<Order>,
+    /// What it is part of.
+    pub span: Span,
     /// Who is told.
     pub reply: Reply<CheckedOut>,
 }
@@ -38,6 +42,8 @@ pub struct ChangeOrder {
     pub transition: OrderTransition,
     /// Who asks, and until when.
     pub command: Command<Order>,
+    /// What it is part of.
+    pub span: Span,
     /// Who is told.
     pub reply: Reply<Arc<Order>>,
 }
@@ -73,9 +79,9 @@ impl OrdersHandle {
     ) -> Result<CheckedOut, CommandError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let parts = self.parts.clone();
-        let posted = self
-            .residence
-            .post((), Checkout { request, command, reply }, move |birth| OrdersActor::new(parts.clone(), birth));
+        let posted = self.residence.post((), Checkout { request, command, span: trace::here(), reply }, move |birth| {
+            OrdersActor::new(parts.clone(), birth)
+        });
         posted.map_err(|(_, unposted)| unposted)?;
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
     }
@@ -91,7 +97,7 @@ impl OrdersHandle {
     ) -> Result<Arc<Order>, CommandError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let parts = self.parts.clone();
-        let message = ChangeOrder { transition, command, reply };
+        let message = ChangeOrder { transition, command, span: trace::here(), reply };
         let posted = self.residence.post((), message, move |birth| OrdersActor::new(parts.clone(), birth));
         posted.map_err(|(_, unposted)| unposted)?;
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
@@ -113,9 +119,10 @@ impl OrdersActor {
     }
 
     fn begin(&self, posted: Posted<ChangeOrder>, context: &mut Context<Self>) {
-        let Posted { message: ChangeOrder { transition, command, reply }, ticket } = posted;
+        let Posted { message: ChangeOrder { transition, command, span, reply }, ticket } = posted;
         let (parts, order) = (self.parts.clone(), transition.order);
         let change = async move { checkout::change(&parts, &transition, &command).await };
+        let change = change.instrument(step!(&span, "change order", order = %order));
         let task = self.spawn(change, ticket, reply);
         context.spawn(task.into_actor(self).map(move |_, actor, context| actor.next(order, context)));
     }
@@ -151,10 +158,11 @@ impl Handler<Posted<Checkout>> for OrdersActor {
     type Result = ();
 
     fn handle(&mut self, posted: Posted<Checkout>, _: &mut Self::Context) {
-        let Posted { message: Checkout { request, command, reply }, ticket } = posted;
+        let Posted { message: Checkout { request, command, span, reply }, ticket } = posted;
         let parts = self.parts.clone();
         parts.faults.at(ActorKind::Orders, Moment::Before, None);
         let checkout = async move { checkout::checkout(&parts, &request, &command).await };
+        let checkout = checkout.instrument(step!(&span, "checkout"));
         // Nobody here waits for its end.
         drop(self.spawn(checkout, ticket, reply));
     }

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::Span;
 
 use crate::domain::ids::EventId;
 use crate::messaging::bus::{self, EventBus};
+use crate::observability::trace;
 use crate::persistence::clock::Clock;
 use crate::persistence::records::OutboxEvent;
 use crate::persistence::{SharedStore, StoreError};
@@ -74,7 +76,10 @@ async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
         return Ok(0);
     }
     parts.faults.pass(ActorKind::Relay, Moment::During, None).await;
-    let confirmed = parts.bus.publish(&events.iter().map(message).collect::<Vec<_>>()).await;
+    let spans: Vec<Span> = events.iter().map(publishing).collect();
+    let messages: Vec<bus::Message> = events.iter().zip(&spans).map(|(event, span)| message(event, span)).collect();
+    let confirmed = parts.bus.publish(&messages).await;
+    drop(spans);
     parts.faults.pass(ActorKind::Relay, Moment::After, None).await;
     let published = in_order(&events, &confirmed);
     parts.store.mark_published(&published, parts.clock.now()).await?;
@@ -100,8 +105,20 @@ fn in_order(events: &[OutboxEvent], confirmed: &[bool]) -> Vec<EventId> {
     out
 }
 
-fn message(event: &OutboxEvent) -> bus::Message {
-    bus::Message { id: event.id.to_string(), queue: event.queue.clone(), payload: event.payload.clone(), at: event.at }
+/// The span of an event's way to the bus, in the trace of what caused it; none where no traces are exported.
+fn publishing(event: &OutboxEvent) -> Span {
+    let Some(traceparent) = event.traceparent.as_ref().filter(|_| trace::is_exporting()) else { return Span::none() };
+    let span =
+        tracing::info_span!(parent: None, "publish", queue = event.queue, message = %event.id, otel.kind = "producer");
+    trace::set_parent(&span, traceparent);
+    span
+}
+
+fn message(event: &OutboxEvent, span: &Span) -> bus::Message {
+    // Whoever gets it goes on with the trace, also where this server exports none.
+    let traceparent = span.in_scope(trace::current_traceparent).or_else(|| event.traceparent.clone());
+    let OutboxEvent { id, queue, payload, at, .. } = event.clone();
+    bus::Message { id: id.to_string(), queue, payload, at, traceparent }
 }
 
 #[cfg(test)]
@@ -120,6 +137,7 @@ mod tests {
             queue: "order-status".into(),
             payload: "{}".into(),
             at: Timestamp(0),
+            traceparent: None,
         };
         let events = [event(1, 1), event(2, 2), event(3, 1), event(4, 2)];
         let out = in_order(&events, &[false, true, true, true]);

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tracing::Span;
 
 use crate::domain::timestamp::Timestamp;
+use crate::observability::trace;
 
 /// A message of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,23 @@ pub struct Message {
     pub payload: String,
     /// When it was written.
     pub at: Timestamp,
+    /// Where in a trace it was sent (W3C Trace Context); `None` outside of all traces.
+    pub traceparent: Option<String>,
+}
+
+impl Message {
+    /// The span of what is done with it, in the trace that it comes with; none where no traces are exported.
+    pub(super) fn consuming(&self) -> Span {
+        if !trace::is_exporting() {
+            return Span::none();
+        }
+        let span =
+            tracing::info_span!(parent: None, "consume", queue = self.queue, message = self.id, otel.kind = "consumer");
+        if let Some(traceparent) = &self.traceparent {
+            trace::set_parent(&span, traceparent);
+        }
+        span
+    }
 }
 
 /// Why a message was not done.
@@ -82,6 +101,7 @@ impl LocalBus {
     /// Delivers the messages of one queue.
     async fn deliver(&self, queue: &str, messages: &[Message]) -> Vec<bool> {
         let Some(consumer) = self.consumers.get(queue) else { return vec![true; messages.len()] };
+        let _spans: Vec<Span> = messages.iter().map(Message::consuming).collect();
         let outcomes = consumer.consume(messages).await;
         let mut confirmed = Vec::with_capacity(messages.len());
         for (message, outcome) in messages.iter().zip(outcomes) {

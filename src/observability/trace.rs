@@ -43,6 +43,22 @@ pub fn current_traceparent() -> Option<String> {
     place.is_valid().then(|| format!("00-{}-{}-{flags}", place.trace_id(), place.span_id()))
 }
 
+/// The span that this code runs in, to go with a message to whoever does the work. None where no traces are exported:
+/// then nobody would see what is done under it.
+#[must_use]
+pub fn here() -> Span {
+    if is_exporting() { Span::current() } else { Span::none() }
+}
+
+/// A step of the work that a span is about, as a span of its own; none when that is none.
+macro_rules! step {
+    ($of:expr, $name:literal $(, $($field:tt)+)?) => {{
+        let of: &tracing::Span = $of;
+        if of.is_none() { tracing::Span::none() } else { tracing::info_span!(parent: of, $name $(, $($field)+)?) }
+    }};
+}
+pub(crate) use step;
+
 /// Makes a new span, which nobody has entered yet, the child of the span at a place. A place that can not be read is as
 /// good as none.
 pub fn set_parent(span: &Span, traceparent: &str) {

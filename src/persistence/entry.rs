@@ -134,6 +134,8 @@ pub struct NewEvent {
     pub queue: &'static str,
     /// What it says, JSON.
     pub payload: String,
+    /// Where in a trace it was written (W3C Trace Context); `None` outside of all traces.
+    pub traceparent: Option<String>,
 }
 
 /// A message of a queue that an entry does.

@@ -423,6 +423,8 @@ pub struct OutboxEvent {
     pub payload: String,
     /// When it was written.
     pub at: Timestamp,
+    /// Where in a trace it was written (W3C Trace Context); `None` outside of all traces.
+    pub traceparent: Option<String>,
 }
 
 /// A message that could not be read or that a rule refused.

@@ -342,6 +342,7 @@ pub(super) struct OutboxRow {
     queue: String,
     payload: String,
     at: i64,
+    traceparent: Option<String>,
 }
 
 impl From<OutboxRow> for OutboxEvent {
@@ -352,6 +353,7 @@ impl From<OutboxRow> for OutboxEvent {
             queue: row.queue,
             payload: row.payload,
             at: Timestamp(row.at),
+            traceparent: row.traceparent,
         }
     }
 }

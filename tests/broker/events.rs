@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use storekeeper::domain::ids::OrderId;
 use storekeeper::domain::order::OrderStatus;
+use storekeeper::domain::timestamp::Timestamp;
+use storekeeper::messaging::bus::Message;
 use tokio::task::spawn_blocking;
 
 use crate::queue::{Queues, Received};
@@ -162,5 +164,25 @@ async fn another_client_sees_what_the_contract_says() {
         (Some(order.user_email.as_str()), Some(1))
     );
     assert_eq!(cart, json!({"cartSessionId": order.cart, "orderId": order.id}));
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_place_in_a_trace_is_a_header_of_the_message() {
+    const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let host = virtual_host().await;
+    let (shop, queues) = (Shop::connected(&host.url).await, Queues::of(&host));
+    queues.bind(OWN, &["order-status"]).await;
+    let message = |id: &str, traceparent: Option<&str>| Message {
+        id: id.to_owned(),
+        queue: "order-status".to_owned(),
+        payload: "{}".to_owned(),
+        at: Timestamp(1_795_339_800_000_000),
+        traceparent: traceparent.map(str::to_owned),
+    };
+    let messages = [message("traced", Some(TRACEPARENT)), message("untraced", None)];
+    assert_eq!(shop.app.bus().publish(&messages).await, [true, true]);
+    let received = queues.take_until(OWN, 2).await;
+    assert_eq!(received.iter().map(|message| message.header("traceparent")).collect::<Vec<_>>(), [TRACEPARENT, ""]);
     shop.stop().await;
 }

@@ -17,7 +17,13 @@ const DELIVERIES: usize = 5;
 const MARK: &str = "mark-";
 
 fn message(shop: &TestShop, queue: &str, id: &str, payload: impl ToString) -> Message {
-    Message { id: id.to_owned(), queue: queue.to_owned(), payload: payload.to_string(), at: shop.clock().now() }
+    Message {
+        id: id.to_owned(),
+        queue: queue.to_owned(),
+        payload: payload.to_string(),
+        at: shop.clock().now(),
+        traceparent: None,
+    }
 }
 
 fn stock_message(shop: &TestShop, id: &str, item: &Item, action: &str, quantity: i64) -> Message {

@@ -8,7 +8,7 @@ use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::StoreError;
 use storekeeper::persistence::records::{DeadLetter, EmailFilter, EmailStatus, OutboxEvent};
 
-use crate::shop::{Shop, Stocked, new_user, page};
+use crate::shop::{Shop, Stocked, TRACEPARENT, new_user, page};
 
 async fn placed(shop: &Shop, stock: &Stocked) -> OrderId {
     let cart = shop.cart(&[(stock, 1)]).await;
@@ -47,6 +47,7 @@ pub(crate) async fn events_are_claimed_order_by_order(shop: &Shop) {
     wanted.push((first, "order-status"));
     assert_eq!(told(&claimed), wanted, "all that waits of the oldest order, in the order written");
     assert_eq!((claimed[0].payload.as_str(), claimed[0].at), (r#"{"sequence":1}"#, oldest));
+    assert_eq!(claimed[0].traceparent.as_deref(), Some(TRACEPARENT));
 
     assert_eq!(told(&claim(shop, 10).await), PLACED.map(|queue| (second, queue)));
     assert_eq!(claim(shop, 10).await, [], "all is claimed");

@@ -315,6 +315,15 @@ fn movement(inventory: InventoryId, stock_move: Move, cart: Option<CartKey>, ord
     NewMovement { id, inventory, stock_move, cart, order, reference: None, actor: "test".into() }
 }
 
+/// Where events are said to be written.
+pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 fn event(order: OrderId, queue: &'static str, payload: &str) -> NewEvent {
-    NewEvent { id: EventId(Uuid::now_v7()), order, queue, payload: payload.to_owned() }
+    NewEvent {
+        id: EventId(Uuid::now_v7()),
+        order,
+        queue,
+        payload: payload.to_owned(),
+        traceparent: Some(TRACEPARENT.to_owned()),
+    }
 }

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::BasicProperties;
-use lapin::types::ShortString;
+use lapin::types::{FieldTable, LongString, ShortString};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::bus::{Consumer, EventBus, Message};
+use crate::observability::trace::TRACEPARENT;
 use connection::Connector;
 pub use connection::{AmqpError, AmqpOptions};
 use publisher::{Parcel, Publisher};
@@ -140,7 +141,13 @@ impl EventBus for AmqpBus {
 }
 
 fn properties(message: &Message, queue: ShortString, id: ShortString) -> BasicProperties {
-    BasicProperties::default()
+    let mut properties = BasicProperties::default();
+    if let Some(traceparent) = &message.traceparent {
+        let mut headers = FieldTable::default();
+        headers.insert(ShortString::from(TRACEPARENT), LongString::from(traceparent.as_str()).into());
+        properties = properties.with_headers(headers);
+    }
+    properties
         .with_message_id(id)
         .with_type(queue)
         .with_app_id(ShortString::from("storekeeper"))

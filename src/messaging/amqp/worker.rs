@@ -10,15 +10,17 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::domain::timestamp::Timestamp;
 use crate::messaging::bus::{ConsumeError, Consumer, Message};
+use crate::observability::trace::TRACEPARENT;
 
 use super::connection::{self, AmqpError, Connector};
 use super::publisher::{Parcel, Publisher};
@@ -151,6 +153,7 @@ impl Worker {
     async fn try_once(&self, batch: Vec<Delivery>) -> Result<Vec<Delivery>, AmqpError> {
         let read: Vec<Result<Message, String>> = batch.iter().map(|delivery| self.read(delivery)).collect();
         let good: Vec<Message> = read.iter().filter_map(|message| message.clone().ok()).collect();
+        let _spans: Vec<Span> = good.iter().map(Message::consuming).collect();
         let mut outcomes = self.consumer.consume(&good).await.into_iter();
         let mut waiting = Vec::new();
         for (delivery, message) in batch.into_iter().zip(read) {
@@ -189,7 +192,12 @@ impl Worker {
             .map_err(|error| format!("the message can not be read: it is not UTF-8: {}", error.utf8_error()))?;
         let seconds = properties.timestamp().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or_default();
         let at = Timestamp(seconds.saturating_mul(1_000_000));
-        Ok(Message { id: id.to_owned(), queue: self.consumer.queue().to_owned(), payload, at })
+        let headers = properties.headers().as_ref();
+        let traceparent = headers.and_then(|headers| match headers.inner().get(TRACEPARENT)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            _ => None,
+        });
+        Ok(Message { id: id.to_owned(), queue: self.consumer.queue().to_owned(), payload, at, traceparent })
     }
 
     /// Puts a message away with the reason; says whether the broker has it there for good.

@@ -66,7 +66,7 @@ impl Outbox for PostgresStore {
              ) \
              UPDATE outbox SET leased_until = $3 \
              WHERE published_at IS NULL AND order_id IN (SELECT order_id FROM claimable) \
-             RETURNING position, id, order_id, queue, payload, at",
+             RETURNING position, id, order_id, queue, payload, at, traceparent",
         )
         .bind(now.0)
         .bind(i64::from(limit))

@@ -219,13 +219,14 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
     writing.part(
         "event",
         events.len(),
-        "INSERT INTO outbox (id, order_id, queue, payload, at) \
-         SELECT id, order_id, queue, payload, at FROM unnest(",
-        ") WITH ORDINALITY AS new (id, order_id, queue, payload, at, place) ORDER BY place",
+        "INSERT INTO outbox (id, order_id, queue, payload, at, traceparent) \
+         SELECT id, order_id, queue, payload, at, traceparent FROM unnest(",
+        ") WITH ORDINALITY AS new (id, order_id, queue, payload, at, traceparent, place) ORDER BY place",
         |part| {
             part.column(events.iter().map(|event| event.id.0)).column(events.iter().map(|event| event.order.0));
             part.column(events.iter().map(|event| event.queue));
             part.column(events.iter().map(|event| event.payload.as_str())).same(events.len(), plan.now.0);
+            part.column(events.iter().map(|event| event.traceparent.as_deref()));
         },
     );
 }

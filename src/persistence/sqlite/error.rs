@@ -104,7 +104,8 @@ mod tests {
 
     const SCHEMA: &str = concat!(
         include_str!("../../../migrations/sqlite/0001_shop.sql"),
-        include_str!("../../../migrations/sqlite/0002_keeping.sql")
+        include_str!("../../../migrations/sqlite/0002_keeping.sql"),
+        include_str!("../../../migrations/sqlite/0003_traces.sql")
     );
 
     async fn with_schema() -> SqliteConnection {

@@ -289,8 +289,8 @@ const CHANGE_ORDERS: &str = "UPDATE orders
      SET status = j.value ->> 2, sequence = sequence + 1, updated_at = j.value ->> 4,
          payment_reference = coalesce(j.value ->> 3, payment_reference) FROM jsonb_each(?1) j
      WHERE orders.id = unhex(j.value ->> 0) AND status = j.value ->> 1";
-const EVENTS: &str = "INSERT INTO outbox (id, order_id, queue, payload, at)
-     SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each(?1)
+const EVENTS: &str = "INSERT INTO outbox (id, order_id, queue, payload, at, traceparent)
+     SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each(?1)
      ORDER BY key";
 const MAILS: &str =
     "INSERT INTO emails (id, sender, recipient, subject, body, html, source, status, due_at, created_at)
@@ -390,6 +390,7 @@ async fn write_orders(connection: &mut SqliteConnection, plan: &Plan<'_>) -> Res
     execute(connection, CHANGE_ORDERS, plan.changed_orders.len(), changed).await?;
     let events = Rows::of(&plan.events, |cells, event| {
         cells.id(event.id.0).id(event.order.0).text(event.queue).text(&event.payload).number(now);
+        cells.optional_text(event.traceparent.as_deref());
     });
     execute(connection, EVENTS, plan.events.len(), events).await?;
     let mails = Rows::of(&plan.mails, |cells, mail| {

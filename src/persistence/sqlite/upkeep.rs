@@ -131,7 +131,7 @@ mod tests {
                 "SCAN session USING COVERING INDEX cart_sessions_due",
                 "SEARCH hold USING PRIMARY KEY (cart_key=?)",
                 "SCAN cart_sessions USING COVERING INDEX cart_sessions_due",
-                "SCAN emails USING COVERING INDEX emails_due",
+                "SEARCH emails USING COVERING INDEX emails_age (status=?)",
             ]
         );
         store.close().await;
