@@ -168,7 +168,7 @@ async fn what_is_there_twice_is_found() {
     // SQLite can not drop a rule, but a table without it can take the table's place.
     shop.corrupt(
         "CREATE TABLE copy AS SELECT * FROM outbox; DROP TABLE outbox; ALTER TABLE copy RENAME TO outbox; \
-         INSERT INTO outbox SELECT position + 3, id, order_id, queue, payload, at, leased_until, published_at \
+         INSERT INTO outbox SELECT position + 3, id, order_id, queue, payload, at, leased_until, published_at, traceparent \
              FROM outbox WHERE queue = 'send-email'; \
          CREATE TABLE copy AS SELECT * FROM consumed_messages; DROP TABLE consumed_messages; \
          ALTER TABLE copy RENAME TO consumed_messages; \
