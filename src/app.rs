@@ -3,35 +3,36 @@
 //! One multi-thread tokio runtime is under everything: pools and sockets live on it, the actix system and its arbiters
 //! run on it. Only the HTTP workers have runtimes of their own, so they ask actors or spawn on the one.
 //!
-//! Start: database, actors, HTTP. Stop, in the order that loses nothing: not ready any more; HTTP answers what it has
-//! begun; mailboxes and journal drain; the outbox is published; the database is closed.
+//! Start: database, actors, HTTP. Stop, in the order that loses nothing: not ready any more; the door is closed; HTTP
+//! answers what was asked; mailboxes and journal drain; the outbox is published; the database is closed.
 
+mod door;
+mod process;
+mod serving;
 mod watch;
 
-use std::io::{self, Write};
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_rt::{Arbiter, ArbiterHandle, System};
-use actix_web::dev::ServerHandle;
-use actix_web::{HttpServer, web};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::actors::house::{House, HouseLimits, HouseParts};
+use crate::actors::house::{House, HouseLimits, HouseParts, Unfinished};
 use crate::actors::mirror::MirrorState;
 use crate::actors::shop::Shop;
 use crate::actors::supervision;
 use crate::admin::{self, AdminError};
-use crate::config::Config;
+use crate::config::{Config, ShutdownConfig};
 use crate::domain::user::EmailAddress;
-use crate::http::{self, AppState, DependencyState, Foundation};
+use crate::http::{self, AppState, Connections, DependencyState, Foundation};
 use crate::messaging::bus::EventBus;
 use crate::messaging::mail::{TemplateError, Templates};
 use crate::observability::metrics::{BuildError, Metrics};
@@ -40,10 +41,13 @@ use crate::persistence::open::{self, OpenError};
 use crate::persistence::{SharedStore, StoreError};
 use watch::Watched;
 
+pub use process::{Signals, serve};
+use serving::Serving;
+
 /// Connections that read from SQLite.
 const READERS: u32 = 8;
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 4_096;
+/// How long closing the database may take when the time for stopping is over.
+const STORE_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a server does not start, or did not stop in order.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +85,36 @@ pub enum AppError {
     #[error("the server died")]
     Died,
     /// Not everything that was begun was done in the time that was given.
-    #[error("the server stopped with {0} messages not done")]
-    NotDrained(i64),
+    #[error("SHUTDOWN_LIMIT was over before everything was done; not done: {0}")]
+    NotDrained(Undone),
+    /// It did not end when all time was over, and is left to the end of the process.
+    #[error("SHUTDOWN_LIMIT is over and the server still at work; the process ends without it")]
+    Stuck,
+    /// It was told a second time to stop, and did not wait for what was not done yet.
+    #[error("ended at once by a second signal; what was not answered may not have been done")]
+    Interrupted,
+}
+
+/// What a server had begun and not done when it had to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undone {
+    /// Connections that were cut off, each before an answer had arrived.
+    pub connections: usize,
+    /// What the actors had not done.
+    pub work: Unfinished,
+}
+
+impl Undone {
+    fn is_nothing(&self) -> bool {
+        *self == Self { connections: 0, work: Unfinished::default() }
+    }
+}
+
+impl fmt::Display for Undone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, work: Unfinished { messages, mails } } = self;
+        write!(f, "{connections} requests, {messages} messages of actors, {mails} mails on their way")
+    }
 }
 
 /// The administrator who was made at the first start.
@@ -100,6 +132,7 @@ pub struct App {
     bus: Arc<dyn EventBus>,
     store: SharedStore,
     first_admin: Option<FirstAdmin>,
+    shutdown: ShutdownConfig,
     stop: CancellationToken,
     ended: oneshot::Receiver<Result<(), AppError>>,
 }
@@ -132,13 +165,14 @@ impl App {
         let (started_to, started) = oneshot::channel();
         let (ended_to, ended) = oneshot::channel();
         let told = stop.clone();
+        let shutdown = config.shutdown;
         thread::Builder::new().name("storekeeper".to_owned()).spawn(move || {
             let outcome = run(config, clock, told, started_to);
             drop(ended_to.send(outcome));
         })?;
         match started.await {
             Ok(Started { address, shop, bus, store, first_admin }) => {
-                Ok(Self { address, shop, bus, store, first_admin, stop, ended })
+                Ok(Self { address, shop, bus, store, first_admin, shutdown, stop, ended })
             }
             // It ended before it had started: how, it says.
             Err(_) => Err(ended.await.unwrap_or(Err(AppError::Died)).err().unwrap_or(AppError::Died)),
@@ -183,48 +217,6 @@ impl App {
         self.stop.cancel();
         self.ended.await.unwrap_or(Err(AppError::Died))
     }
-
-    /// Runs until the process is told to end, then stops. A second signal ends it at once.
-    ///
-    /// # Errors
-    /// As of [`stop`](Self::stop).
-    pub async fn run_until_stopped(mut self, mut signals: Signals) -> Result<(), AppError> {
-        tokio::select! {
-            () = signals.next() => {}
-            ended = &mut self.ended => return ended.unwrap_or(Err(AppError::Died)),
-        }
-        tracing::info!("stopping; a second signal ends at once");
-        self.stop.cancel();
-        tokio::select! {
-            ended = &mut self.ended => ended.unwrap_or(Err(AppError::Died)),
-            () = signals.next() => Err(AppError::Died),
-        }
-    }
-}
-
-/// The signals that tell the process to end: SIGTERM and SIGINT. From its making on they no longer end it by
-/// themselves.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// Watches for them.
-    ///
-    /// # Errors
-    /// When the system does not let it.
-    pub fn watch() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// The thread of the server: from the runtime to its end.
@@ -249,7 +241,7 @@ async fn serve_until(
     started: oneshot::Sender<Started>,
     runtime: Arc<Runtime>,
 ) -> Result<(), AppError> {
-    let shutdown_limit = config.shutdown_limit;
+    let shutdown = config.shutdown;
     let arbiters: Vec<Arbiter> = (0..cores())
         .map(|_| {
             let runtime = Arc::clone(&runtime);
@@ -257,23 +249,20 @@ async fn serve_until(
         })
         .collect::<io::Result<_>>()?;
     let handles: Arc<[ArbiterHandle]> = arbiters.iter().map(Arbiter::handle).collect();
-    let draining = Arc::new(AtomicBool::new(false));
-    let open = open(config.clone(), clock, handles, runtime.handle().clone(), Arc::clone(&draining));
+    let connections = Connections::default();
+    let open = open(config.clone(), clock, handles, runtime.handle().clone(), connections.clone());
     let Opened { store, house, state, first_admin, watching } =
         runtime.spawn(open).await.map_err(|_| AppError::Died)??;
 
-    let listening = listen(&config, state);
-    let (address, server) = match listening {
-        Ok(listening) => listening,
+    let serving = match Serving::begin(&config, state, connections.clone()) {
+        Ok(serving) => serving,
         Err(error) => {
-            close(&runtime, house, store, Duration::ZERO).await?;
+            close(&runtime, house, store, Instant::now()).await?;
             return Err(error);
         }
     };
-    let handle = server.handle();
-    let serving = actix_rt::spawn(server);
     let told = Started {
-        address,
+        address: serving.address(),
         shop: house.shop().clone(),
         bus: Arc::clone(house.bus()),
         store: Arc::clone(&store),
@@ -283,17 +272,19 @@ async fn serve_until(
     if started.send(told).is_ok() {
         stop.cancelled().await;
     }
-    let deadline = Instant::now() + shutdown_limit;
-    draining.store(true, Ordering::Release);
-    stop_serving(&handle).await;
-    drop(serving.await);
+    connections.begin_to_stop();
+    tokio::time::sleep(shutdown.grace).await;
+    let begun = Instant::now();
+    // What is left of the limit after HTTP is for the actors.
+    let cut_off = serving.end(begun + shutdown.limit * 3 / 4).await;
     drop(watching);
-    let left = close(&runtime, house, store, deadline.saturating_duration_since(Instant::now())).await?;
+    let work = close(&runtime, house, store, begun + shutdown.limit).await?;
     for arbiter in arbiters {
         arbiter.stop();
         drop(arbiter.join());
     }
-    if left > 0 { Err(AppError::NotDrained(left)) } else { Ok(()) }
+    let undone = Undone { connections: cut_off, work };
+    if undone.is_nothing() { Ok(()) } else { Err(AppError::NotDrained(undone)) }
 }
 
 struct Opened {
@@ -311,7 +302,7 @@ async fn open(
     clock: Clock,
     arbiters: Arc<[ArbiterHandle]>,
     runtime: tokio::runtime::Handle,
-    draining: Arc<AtomicBool>,
+    connections: Connections,
 ) -> Result<Opened, AppError> {
     let store = open::open(config.store.options(READERS), clock.clone()).await?;
     let first_admin = make_first_admin(&config, &store, &clock).await?;
@@ -356,7 +347,7 @@ async fn open(
             idempotency_key_life: config.retention.idempotency_keys,
         },
         dependencies,
-        draining,
+        connections,
         metrics,
     })
     .await?;
@@ -414,86 +405,20 @@ async fn make_first_admin(config: &Config, store: &SharedStore, clock: &Clock) -
     }
 }
 
-fn listen(config: &Config, state: AppState) -> Result<(SocketAddr, actix_web::dev::Server), AppError> {
-    let address = config.http.bind;
-    let failed = |source| AppError::Listen { address, source };
-    let state = web::Data::new(state);
-    let server = HttpServer::new(move || actix_web::App::new().configure(http::configure(state.clone())))
-        .workers(config.http.workers)
-        .backlog(BACKLOG)
-        // What is left of the limit is for the actors.
-        .shutdown_timeout((config.shutdown_limit * 3 / 4).as_secs().max(1))
-        .disable_signals()
-        .bind(address)
-        .map_err(failed)?;
-    let bound = server.addrs().first().copied().unwrap_or(address);
-    Ok((bound, server.run()))
-}
-
-/// Takes no more connections, and waits for the answers to what has begun.
-async fn stop_serving(handle: &ServerHandle) {
-    handle.stop(true).await;
-}
-
-/// Drains the actors, publishes the outbox, closes the database; gives how many messages were not done.
-async fn close(runtime: &Runtime, house: House, store: SharedStore, limit: Duration) -> Result<i64, AppError> {
+/// Drains the actors, publishes the outbox, closes the database; gives what was not done at `deadline`.
+async fn close(runtime: &Runtime, house: House, store: SharedStore, deadline: Instant) -> Result<Unfinished, AppError> {
     let closing = runtime.spawn(async move {
-        let left = house.close(Instant::now() + limit).await;
+        let unfinished = house.close(deadline).await;
         drop(house);
-        store.close().await;
-        left
+        let last = deadline.max(Instant::now() + STORE_CLOSE_MAX);
+        if timeout_at(last, store.close()).await.is_err() {
+            tracing::warn!("the database is in use when time is over; what is not committed is not done");
+        }
+        unfinished
     });
     closing.await.map_err(|_| AppError::Died)
 }
 
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Serves until the process is told to end; says on standard output where it listens and what a first visitor needs.
-///
-/// # Errors
-/// [`AppError`].
-pub fn serve(config: Config) -> Result<(), AppError> {
-    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    waiting.block_on(async {
-        let data = config.store.to_string();
-        let redis = config.redis.as_ref().map(ToString::to_string);
-        let mail = mail_place(&config);
-        // Before anybody is told where it serves: who knows may send a signal at once.
-        let signals = Signals::watch()?;
-        let app = App::build(config).await?;
-        if let Err(error) = announce(&app, &data, redis.as_deref(), &mail) {
-            // Nobody reads standard output: no reason to end a server that serves.
-            tracing::warn!(%error, address = %app.address(), "what a first visitor needs could not be printed");
-        }
-        app.run_until_stopped(signals).await
-    })
-}
-
-/// What becomes of mail, for people.
-fn mail_place(config: &Config) -> String {
-    match &config.mail.smtp {
-        Some(smtp) => format!("sent by {}", smtp.server),
-        None => "kept, not sent: GET /emails shows it to an administrator".to_owned(),
-    }
-}
-
-fn announce(app: &App, data: &str, redis: Option<&str>, mail: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "Storekeeper serves at http://{}", app.address())?;
-    writeln!(out, "  data     {data}")?;
-    if let Some(redis) = redis {
-        writeln!(out, "  carts    shown in Redis at {redis}")?;
-    }
-    writeln!(out, "  mail     {mail}")?;
-    if let Some(FirstAdmin { email, password }) = app.first_admin() {
-        match password {
-            Some(password) => {
-                writeln!(out, "  admin    {email}, password {} (shown this once)", password.expose_secret())?
-            }
-            None => writeln!(out, "  admin    {email}, with the password of ADMIN_PASSWORD")?,
-        }
-    }
-    out.flush()
 }

@@ -133,6 +133,8 @@ impl CliError {
             | Self::Backup(BackupError::Exists { .. } | BackupError::NoFolder { .. })
             | Self::BackupOfPostgres => 1,
             Self::Config(_) | Self::EnvironmentFile(_) => 2,
+            Self::App(AppError::NotDrained(_) | AppError::Stuck) => 4,
+            Self::App(AppError::Interrupted) => 5,
             Self::Telemetry(_)
             | Self::Open(_)
             | Self::App(_)
@@ -147,13 +149,15 @@ impl CliError {
 
 fn after_help() -> String {
     let codes = "Exit codes:\n\
-        \x20 0  done; a server was told to stop and has finished what it had begun\n\
+        \x20 0  done; a server was told to stop and has done all that it had begun\n\
         \x20 1  refused: check found a fault, demo found products, the address has an account,\n\
         \x20    backup found its file there, no folder for it, or PostgreSQL,\n\
         \x20    health was told that the server is not ready\n\
         \x20 2  the command line or a setting is wrong\n\
         \x20 3  the server could not start or go on: folder, database, port; health found none;\n\
-        \x20    backup failed, or was told to end, and left nothing\n\n";
+        \x20    backup failed, or was told to end, and left nothing\n\
+        \x20 4  a server was told to stop, and SHUTDOWN_LIMIT was over before everything was done\n\
+        \x20 5  a server was ended at once by a second signal\n\n";
     format!("{codes}{}", settings::help())
 }
 

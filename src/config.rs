@@ -73,10 +73,19 @@ pub struct Config {
     pub log: LogConfig,
     /// Where traces are sent; `None` is nowhere.
     pub traces: Option<Box<TraceConfig>>,
-    /// How long a stopping server may take to finish what it has begun.
-    pub shutdown_limit: Duration,
+    /// How a server stops.
+    pub shutdown: ShutdownConfig,
     /// How often the database is asked for what the metrics tell of it.
     pub metrics_period: Duration,
+}
+
+/// How a server stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownConfig {
+    /// For how long it serves on while it says already that it is not ready.
+    pub grace: Duration,
+    /// How long it may take after that to finish what it has begun.
+    pub limit: Duration,
 }
 
 /// How the server listens and answers.
@@ -237,9 +246,10 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let actors = read_actors(reader);
     let log = read_log(reader);
     let traces = traces::read(reader);
-    let shutdown_limit = seconds(reader, &settings::SHUTDOWN_LIMIT, 1, 3_600);
-    let (http, shutdown_limit) = (http?, shutdown_limit?);
-    if shutdown_limit < http.request_deadline {
+    let grace = seconds(reader, &settings::SHUTDOWN_GRACE, 0, 3_600);
+    let limit = seconds(reader, &settings::SHUTDOWN_LIMIT, 1, 3_600);
+    let (http, shutdown) = (http?, ShutdownConfig { grace: grace?, limit: limit? });
+    if shutdown.limit < http.request_deadline {
         let right = "it must not be less than REQUEST_DEADLINE_MS: a request that has begun must have its time";
         reader.fault(&settings::SHUTDOWN_LIMIT, right);
     }
@@ -257,7 +267,7 @@ fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         actors: actors?,
         log: log?,
         traces: traces?,
-        shutdown_limit,
+        shutdown,
         metrics_period: METRICS_PERIOD,
     })
 }

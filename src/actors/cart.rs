@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use tokio::sync::oneshot;
@@ -114,6 +114,17 @@ enum Known {
     Cart(Box<KeptCart>),
 }
 
+/// How old the session may be that an answer or a refusal rests on, where other servers may have changed it. (A change
+/// that is written needs no such care: it names the version that it saw.)
+const SESSION_AGE_MAX: Duration = Duration::from_millis(200);
+
+/// A session as a request finds it.
+pub(super) struct Seen {
+    pub(super) kept: Option<KeptCart>,
+    /// It was read for this request, or so lately that it will do.
+    pub(super) is_new: bool,
+}
+
 /// What a request leaves.
 pub(super) enum Left {
     /// The session as it was.
@@ -130,6 +141,10 @@ pub struct CartActor {
     parts: CartParts,
     birth: Birth,
     known: Known,
+    /// What is known is at least as new as this; `None` is as old as may be.
+    since: Option<Instant>,
+    /// What is known was read for the request whose turn it is.
+    just_read: bool,
     waiting: VecDeque<Waiting>,
     busy: bool,
 }
@@ -143,7 +158,8 @@ impl CartActor {
     /// The cart of a session that the database may know.
     #[must_use]
     pub fn of(key: CartKey, parts: CartParts, birth: Birth) -> Self {
-        Self { key, parts, birth, known: Known::Nothing, waiting: VecDeque::new(), busy: false }
+        let (known, waiting) = (Known::Nothing, VecDeque::new());
+        Self { key, parts, birth, known, since: None, just_read: false, waiting, busy: false }
     }
 
     /// Begins what waits, one after the other; what needs the database or the journal makes the rest wait.
@@ -152,14 +168,18 @@ impl CartActor {
             if self.waiting.is_empty() {
                 return;
             }
+            if self.must_read_for_next() {
+                return self.read_session(context);
+            }
             let kept = match &self.known {
                 Known::Nothing => return self.load(context),
                 Known::Missing => None,
                 Known::Cart(kept) => Some((**kept).clone()),
             };
+            let is_new = std::mem::take(&mut self.just_read) || !self.is_old();
             match self.waiting.pop_front() {
                 None => return,
-                Some(Waiting::Request(posted)) => self.begin(*posted, kept, context),
+                Some(Waiting::Request(posted)) => self.begin(*posted, kept, is_new, context),
                 Some(Waiting::Expire(expire)) => self.expire(expire, kept, context),
             }
         }
@@ -170,11 +190,28 @@ impl CartActor {
             self.known = Known::Cart(kept);
             return self.go_on(context);
         }
+        self.read_session(context);
+    }
+
+    /// Whether the next request is answered from what is known alone, and that may be too old.
+    fn must_read_for_next(&self) -> bool {
+        let Some(Waiting::Request(posted)) = self.waiting.front() else { return false };
+        let shows = matches!(posted.message.ask, CartAsk::Read(..) | CartAsk::Claim(..));
+        shows && matches!(self.known, Known::Cart(_)) && !self.just_read && self.is_old()
+    }
+
+    fn is_old(&self) -> bool {
+        self.parts.store.is_shared() && self.since.is_none_or(|since| since.elapsed() > SESSION_AGE_MAX)
+    }
+
+    fn read_session(&mut self, context: &mut Context<Self>) {
         self.busy = true;
+        let begun = Instant::now();
         let (store, key) = (Arc::clone(&self.parts.store), self.key);
         let read = async move { store.cart(key).await };
-        context.spawn(read.into_actor(self).map(|read, actor, context| {
+        context.spawn(read.into_actor(self).map(move |read, actor, context| {
             actor.busy = false;
+            (actor.since, actor.just_read) = (Some(begun), true);
             match read {
                 Ok(Some(kept)) => {
                     actor.parts.mirror.compare(&kept.cart);
@@ -197,7 +234,13 @@ impl CartActor {
 
     /// Begins a request, unless nobody waits for it any more. A session whose secret is another than the caller's is
     /// one that is not there.
-    fn begin(&mut self, posted: Posted<CartRequest>, kept: Option<KeptCart>, context: &mut Context<Self>) {
+    fn begin(
+        &mut self,
+        posted: Posted<CartRequest>,
+        kept: Option<KeptCart>,
+        is_new: bool,
+        context: &mut Context<Self>,
+    ) {
         let Posted { message: CartRequest { session, ask, span }, mut ticket } = posted;
         if deadline(&ask) <= Instant::now() {
             return refuse(ask, CommandError::Deadline { applied: AppliedOutcome::No });
@@ -212,7 +255,8 @@ impl CartActor {
                 self.run(read.instrument(step), reply, ticket, context);
             }
             CartAsk::Change(request, command, reply) => {
-                let change = cart_change::change(parts, kept, request, command).instrument(step);
+                let seen = Seen { kept, is_new };
+                let change = cart_change::change(parts, seen, request, command).instrument(step);
                 self.run(change, reply, ticket, context);
             }
             CartAsk::Clear(command, reply) => {
@@ -231,7 +275,12 @@ impl CartActor {
         context: &mut Context<Self>,
     ) {
         self.busy = true;
+        let begun = Instant::now();
         context.spawn(work.into_actor(self).map(move |(answer, left), actor, context| {
+            if matches!(left, Left::Now(_)) {
+                // Written, or read, since it was begun.
+                actor.since = Some(begun);
+            }
             actor.fault_at(Moment::After);
             actor.left(left);
             ticket.answered(&answer);

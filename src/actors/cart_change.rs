@@ -17,7 +17,7 @@ use crate::persistence::clock::Clock;
 use crate::persistence::entry::{Applied, Entry, NewMovement, Refusal, Remember, SessionAction, SessionChange};
 use crate::persistence::records::KeptCart;
 
-use super::cart::{CartActor, Left, LineRequest};
+use super::cart::{CartActor, Left, LineRequest, Seen};
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CartView, CartViewLine, Command, CommandError, RememberAs};
 use super::faults::{Faults, Moment};
@@ -95,13 +95,13 @@ async fn view(parts: &CartParts, cart: &Cart) -> Result<CartView, CommandError> 
 /// Changes one line. [`CommandError::CartNotFound`] when the session takes no lines any more.
 pub(super) async fn change(
     parts: CartParts,
-    kept: Option<KeptCart>,
+    Seen { kept, is_new }: Seen,
     request: LineRequest,
     command: Command<CartView>,
 ) -> (Result<CartView, CommandError>, Left) {
     let Some(kept) = kept else { return (Err(CommandError::CartNotFound), Left::Same) };
     let (parts, request, command) = (&parts, &request, &command);
-    tries(parts, kept, |cart| async move {
+    tries(parts, kept, is_new, |cart| async move {
         let now = parts.clock.now();
         if !cart.is_live(now) {
             return Err(Failed::Said(CommandError::CartNotFound));
@@ -187,7 +187,8 @@ pub(super) async fn clear(
 ) -> (Result<(), CommandError>, Left) {
     let Some(kept) = kept else { return (Ok(()), Left::Same) };
     let (parts, command) = (&parts, &command);
-    tries(parts, kept, |cart| async move {
+    // What it says of a cart that has ended does not change any more.
+    tries(parts, kept, true, |cart| async move {
         if cart.state != CartState::Open || cart.version == 0 {
             return Ok(((), None));
         }
@@ -290,7 +291,12 @@ pub(super) fn is_stale(error: &JournalError) -> bool {
 
 /// Runs one try after another until the cart was as it was seen. A try gives the answer and the session as it is
 /// then, if it changed. What an unclear outcome left, the database knows.
-async fn tries<T, F, Fut>(parts: &CartParts, first: KeptCart, attempt: F) -> (Result<T, CommandError>, Left)
+async fn tries<T, F, Fut>(
+    parts: &CartParts,
+    first: KeptCart,
+    mut is_new: bool,
+    attempt: F,
+) -> (Result<T, CommandError>, Left)
 where
     F: Fn(Cart) -> Fut,
     Fut: Future<Output = Result<(T, Option<KeptCart>), Failed>>,
@@ -299,6 +305,8 @@ where
     for _ in 0..TRIES_MAX {
         match attempt(kept.cart.clone()).await {
             Ok((answer, after)) => return (Ok(answer), Left::Now(Box::new(after.unwrap_or(kept)))),
+            // Another server may have put in what is missed here.
+            Err(Failed::Said(CommandError::CartNotFound | CommandError::Cart(_))) if !is_new => {}
             Err(Failed::Said(error)) => {
                 let left = match error.applied() {
                     AppliedOutcome::No => Left::Now(Box::new(kept)),
@@ -306,11 +314,12 @@ where
                 };
                 return (Err(error), left);
             }
-            Err(Failed::Stale) => match parts.store.cart(kept.cart.id.key).await {
-                Ok(Some(now)) => kept = now,
-                Ok(None) => return (Err(CommandError::CartNotFound), Left::Unknown),
-                Err(error) => return (Err(error.into()), Left::Unknown),
-            },
+            Err(Failed::Stale) => {}
+        }
+        match parts.store.cart(kept.cart.id.key).await {
+            Ok(Some(now)) => (kept, is_new) = (now, true),
+            Ok(None) => return (Err(CommandError::CartNotFound), Left::Unknown),
+            Err(error) => return (Err(error.into()), Left::Unknown),
         }
     }
     (Err(CommandError::Contended), Left::Unknown)

@@ -12,7 +12,7 @@ use crate::domain::product::Product;
 use crate::observability::trace;
 use crate::persistence::records::KeptCart;
 
-use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, Left, LineRequest, NotClaimed};
+use super::cart::{CartActor, CartAsk, CartRequest, Claim, Expire, Left, LineRequest, NotClaimed, Seen};
 use super::cart_change::{self, CartParts};
 use super::command::{AppliedOutcome, CartView, Command, CommandError};
 use super::registry::{Birth, Registry};
@@ -67,7 +67,8 @@ impl Carts {
         let session = new_session()?;
         let cart = Cart::fresh(session, self.parts.clock.now(), self.parts.rules.lifetime);
         let (kept, request) = (KeptCart { cart, order: None }, LineRequest::Add { product, quantity });
-        let (answer, left) = cart_change::change(self.parts.clone(), Some(kept), request, command).await;
+        let (answer, left) =
+            cart_change::change(self.parts.clone(), Seen { kept: Some(kept), is_new: true }, request, command).await;
         match left {
             Left::Now(kept) if kept.cart.version > 0 => self.parts.opened.keep(kept),
             Left::Now(_) | Left::Same => {}

@@ -272,13 +272,20 @@ impl Delivery {
         self.stopping.cancel();
     }
 
-    /// Waits until what is on its way has arrived, until `deadline` at most.
-    pub(super) async fn finish(&self, deadline: Instant) {
-        let all = u32::try_from(self.courier.options().sends_max).unwrap_or(u32::MAX);
-        if timeout_at(deadline.into(), self.places.acquire_many(all)).await.is_err() {
-            tracing::warn!("mails are on their way when time is over; they are tried again after the next start");
+    /// Waits until what is on its way has arrived, until `deadline` at most. Gives how many mails are on their way
+    /// then.
+    pub(super) async fn finish(&self, deadline: tokio::time::Instant) -> usize {
+        let sends_max = self.courier.options().sends_max;
+        let all = u32::try_from(sends_max).unwrap_or(u32::MAX);
+        let left = match timeout_at(deadline, self.places.acquire_many(all)).await {
+            Ok(_) => 0,
+            Err(_) => sends_max.saturating_sub(self.places.available_permits()),
+        };
+        if left > 0 {
+            tracing::warn!(left, "mails are on their way when time is over; they are tried again after the next start");
         }
-        self.courier.close().await;
+        drop(timeout_at(deadline, self.courier.close()).await);
+        left
     }
 }
 

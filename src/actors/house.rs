@@ -1,10 +1,11 @@
 //! All actors of a server: how they are put together, watched, and sent home.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::messaging::amqp::{AmqpBus, AmqpOptions};
@@ -94,6 +95,15 @@ pub struct HouseParts {
     pub runtime: tokio::runtime::Handle,
     /// Where the actors count.
     pub metrics: Metrics,
+}
+
+/// What actors had begun and not done when they had to end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Messages of carts, inventories, orders and the journal.
+    pub messages: i64,
+    /// Mails that were on their way to the mail server.
+    pub mails: usize,
 }
 
 /// All actors of a server.
@@ -227,41 +237,43 @@ impl House {
     }
 
     /// Waits until everything that was begun is done, publishes what is in the outbox, and sends the actors home.
-    /// Gives how many messages were not done at `deadline`.
-    pub async fn close(&self, deadline: Instant) -> i64 {
+    /// Gives what was not done at `deadline`. Events that were not published are not among it: they are in the
+    /// outbox, and go out at the next start or from another server.
+    pub async fn close(&self, deadline: Instant) -> Unfinished {
         self.watch.cancel();
         self.sweeper.stop();
         self.mailer.stop_sending();
-        let rest = tokio::time::Instant::from_std(deadline);
         if let Some(broker) = &self.broker {
-            broker.stop_consuming(rest).await;
+            broker.stop_consuming(deadline).await;
         }
-        let depth = || {
-            self.orders.registry().counters().depth()
-                + self.carts.registry().counters().depth()
-                + self.inventories.registry().counters().depth()
-                + self.journal.registry().counters().depth()
-        };
-        while depth() > 0 && Instant::now() < deadline {
+        while self.depth() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_PERIOD).await;
         }
-        let left = depth();
+        let messages = self.depth();
         let flush = async {
             self.relay.run_once().await;
             self.news.announcer.flush(&self.news.parts).await;
         };
-        if tokio::time::timeout_at(rest, flush).await.is_err() {
+        if timeout_at(deadline, flush).await.is_err() {
             tracing::warn!("events are left in the outbox; they go out at the next start");
         }
         self.relay.stop();
-        self.mailer.finish(deadline).await;
-        self.mirror.close().await;
+        let mails = self.mailer.finish(deadline).await;
+        self.mirror.close(deadline).await;
         if let Some(broker) = &self.broker {
-            broker.close(rest).await;
+            broker.close(deadline).await;
         }
         self.carts.registry().clear();
         self.inventories.registry().clear();
-        left
+        Unfinished { messages, mails }
+    }
+
+    /// How many messages wait or are at work.
+    fn depth(&self) -> i64 {
+        self.orders.registry().counters().depth()
+            + self.carts.registry().counters().depth()
+            + self.inventories.registry().counters().depth()
+            + self.journal.registry().counters().depth()
     }
 }
 

@@ -5,9 +5,10 @@
 //! there was one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::domain::ids::EmailId;
@@ -121,10 +122,11 @@ impl MailerHandle {
         self.stop();
     }
 
-    /// Waits until the mails on their way have arrived, until `deadline` at most.
-    pub(super) async fn finish(&self, deadline: Instant) {
-        if let Some(delivery) = &self.job().delivery {
-            delivery.finish(deadline).await;
+    /// Waits until the mails on their way have arrived, until `deadline` at most. Gives how many have not.
+    pub(super) async fn finish(&self, deadline: Instant) -> usize {
+        match &self.job().delivery {
+            Some(delivery) => delivery.finish(deadline).await,
+            None => 0,
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -154,12 +155,13 @@ impl Mirror {
         }
     }
 
-    /// Shows what is noted, if Redis is there, and ends.
-    pub(super) async fn close(&self) {
+    /// Shows what is noted, if Redis is there, and ends, at `deadline` at the latest.
+    pub(super) async fn close(&self, deadline: Instant) {
         let Some(shared) = &self.shared else { return };
         shared.end.cancel();
         shared.tasks.close();
-        if tokio::time::timeout(CLOSING_WAIT_MAX, shared.tasks.wait()).await.is_err() {
+        let deadline = deadline.min(Instant::now() + CLOSING_WAIT_MAX);
+        if timeout_at(deadline, shared.tasks.wait()).await.is_err() {
             tracing::warn!("the mirror of the carts was not finished; what it shows too much ends by itself");
         }
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::actors::command::CartView;
-use crate::actors::house::{House, HouseLimits, HouseParts};
+use crate::actors::house::{House, HouseLimits, HouseParts, Unfinished};
 use crate::actors::shop::{Buyer, CheckoutRequest, ShopRules};
 use crate::actors::supervision::Policy;
 use crate::domain::cart::{Cart, Lifetime, Limits};
@@ -159,7 +159,7 @@ impl Fixture {
     }
 
     async fn close(self) {
-        assert_eq!(self.house.close(Instant::now() + PATIENCE).await, 0);
+        assert_eq!(self.house.close((Instant::now() + PATIENCE).into()).await, Unfinished::default());
         self.store.close().await;
     }
 }

@@ -97,7 +97,8 @@ settings! {
         HTTP_WORKERS: Words("one a core"), "Threads that serve requests.", example "4";
         NODE_NAME: Words("the machine's name and the process's number"), "What this server is called among others that share its database, in the list of the actors.", example "shop-1";
         REQUEST_DEADLINE_MS: Value("5000"), "How long a request may take before it is answered with 503, milliseconds.", example "2000";
-        SHUTDOWN_LIMIT: Value("30"), "How long a stopping server may take to finish what it has begun, seconds.", example "10";
+        SHUTDOWN_GRACE: Value("0"), "For how long a server that is told to stop serves on while `/health/ready` is 503 already, so that a load balancer sees it and sends nothing more, seconds.", example "10";
+        SHUTDOWN_LIMIT: Value("30"), "How long a stopping server may take after that to finish what it has begun, seconds.", example "10";
     }
     "Limits" {
         INVENTORY_MAILBOX: Value("4096"), "Messages that may wait for one product's stock; beyond it 503 at once.", example "1024";

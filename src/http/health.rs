@@ -60,7 +60,7 @@ pub(crate) async fn ready(state: State) -> Answer {
     states.extend((state.dependencies)());
     let states = States(states);
     let unready = |code, detail| Problem::new(code, detail).applied(AppliedOutcome::No).with("dependencies", &states);
-    if state.is_draining() {
+    if state.connections.are_stopping() {
         Err(unready(Code::Stopping, "the server is stopping"))
     } else if database {
         Ok(json::ok(&Health { status: "up", dependencies: Some(states) }))

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod caller;
 mod cart;
+mod connections;
 mod emails;
 mod fields;
 mod health;
@@ -33,10 +34,12 @@ mod users;
 use std::rc::Rc;
 use std::str::FromStr;
 
-use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::dev::{Service, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
 use actix_web::{App, Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
+use futures_util::TryFutureExt;
 
+pub use connections::Connections;
 pub use health::DependencyState;
 pub use secrets::{KeyError, NoRandomness};
 pub use state::{AppState, Dependencies, Foundation, Settings, StartError};
@@ -65,6 +68,14 @@ pub fn configure(state: web::Data<AppState>) -> impl Fn(&mut web::ServiceConfig)
         config.service(
             web::scope("")
                 .wrap(from_fn(observe))
+                .wrap_fn({
+                    let connections = state.connections.clone();
+                    move |request, service| {
+                        connections::asked(&request);
+                        let connections = connections.clone();
+                        service.call(request).map_ok(move |answer| connections.see_off(answer))
+                    }
+                })
                 .app_data(State::clone(&state))
                 .service(web::scope("/api").configure(routes))
                 .configure(routes),

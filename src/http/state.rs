@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::web;
@@ -24,6 +23,7 @@ use crate::persistence::records::EmailStatus;
 use crate::persistence::{SharedStore, StoreError};
 
 use super::caller::Standings;
+use super::connections::Connections;
 use super::health::DependencyState;
 use super::idempotency::InFlight;
 use super::passwords::Passwords;
@@ -91,8 +91,8 @@ pub struct Foundation {
     pub settings: Settings,
     /// How the others do.
     pub dependencies: Dependencies,
-    /// Set while the server stops: it is no longer ready.
-    pub draining: Arc<AtomicBool>,
+    /// The clients' connections, which know when the server stops.
+    pub connections: Connections,
     /// The server's numbers.
     pub metrics: Metrics,
 }
@@ -119,7 +119,7 @@ pub struct AppState {
     pub(crate) runtime: Handle,
     pub(crate) settings: Settings,
     pub(crate) dependencies: Dependencies,
-    pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) connections: Connections,
     pub(crate) metrics: Metrics,
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,
@@ -143,7 +143,7 @@ impl AppState {
     /// # Errors
     /// [`StartError`].
     pub async fn build(foundation: Foundation) -> Result<Self, StartError> {
-        let Foundation { shop, store, clock, runtime, settings, dependencies, draining, metrics } = foundation;
+        let Foundation { shop, store, clock, runtime, settings, dependencies, connections, metrics } = foundation;
         let tokens = match &settings.token_secret {
             Some(secret) => Tokens::new(secret.expose_secret().as_bytes(), settings.access_token_life),
             None => {
@@ -169,7 +169,7 @@ impl AppState {
             runtime,
             settings,
             dependencies,
-            draining,
+            connections,
             metrics,
         })
     }
@@ -177,11 +177,6 @@ impl AppState {
     /// The currency of all prices.
     pub(crate) fn currency(&self) -> Currency {
         self.shop.rules().currency
-    }
-
-    /// Whether the server is stopping.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
     }
 
     /// Until when the client of a request that came just now waits.

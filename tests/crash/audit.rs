@@ -9,6 +9,7 @@ use storekeeper::persistence::SharedStore;
 use storekeeper::persistence::records::KeptCart;
 
 use crate::guest::{Cart, End, Guest, Lines, Shop};
+use crate::load::Crowd;
 use crate::place::{Place, Tables};
 use crate::server::program;
 use crate::warehouse::{Booking, Warehouse};
@@ -50,6 +51,26 @@ impl<'a> Audit<'a> {
                 None => assert!(rows <= 1, "{rows} rows: {booking:?}"),
             }
         }
+    }
+
+    /// Everything that was answered is there, and nothing else: what was not answered did not happen. `others` is how
+    /// many carts there are beside the guests'.
+    pub(crate) async fn assert_exactly(&mut self, everybody: &Crowd, others: usize) {
+        let Crowd { guests, warehouses } = everybody;
+        let carts: Vec<&Cart> = guests.iter().flat_map(|guest| &guest.carts).collect();
+        let known: Vec<&Cart> = carts.into_iter().filter(|cart| cart.session.is_some()).collect();
+        for cart in &known {
+            let Cart { session, lines, end, .. } = (*cart).clone();
+            self.assert_cart(&Cart { session, lines, end, open: None }).await;
+        }
+        let sessions = self.count("SELECT count(*) FROM cart_sessions").await;
+        assert_eq!(usize::try_from(sessions), Ok(known.len() + others), "carts");
+        let written = self.references().await;
+        for booking in warehouses.iter().flat_map(|warehouse| &warehouse.bookings) {
+            let rows = written.get(&booking.ask.key).copied().unwrap_or_default();
+            assert_eq!(rows, i64::from(booking.is_done() == Some(true)), "{booking:?}");
+        }
+        self.assert_stock(guests, warehouses).await;
     }
 
     /// A cart that was shown with one unit has it, or its time is over.

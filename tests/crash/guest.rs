@@ -33,7 +33,7 @@ pub(crate) struct Shop {
 pub(crate) type Lines = BTreeMap<usize, i64>;
 
 /// A cart as its guest knows it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Cart {
     /// Its session; not known as long as the request that opens it has no answer.
     pub(crate) session: Option<String>,

@@ -3,7 +3,6 @@
 //! `CRASH_ROUNDS=<number>` kills it so often.
 
 use std::env;
-use std::time::Duration;
 
 use proptest::prelude::RngExt;
 use storekeeper::persistence::clock::Clock;
@@ -12,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::audit::{Audit, assert_books_in_order};
 use crate::client::Client;
 use crate::guest::Shop;
-use crate::load::{Crowd, Load, PATIENCE, open_shop, seeded};
+use crate::load::{Crowd, LOOK_PERIOD, Load, PATIENCE, open_shop, seeded};
 use crate::place::Place;
 use crate::server::Server;
 
@@ -21,7 +20,6 @@ const ROUNDS: u64 = 3;
 const ANSWERS_MAX: u64 = 900;
 /// Carts end soon: those of the dead are waited for.
 const SETTINGS: [(&str, &str); 1] = [("CART_TTL", "4")];
-const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_kill_9() {
@@ -45,8 +43,7 @@ async fn what_was_answered_survives_kill_9() {
         ask_again(&server, &mut crowd).await;
         assert_carts_end(&place, &shop).await;
         assert_kept(&place, &shop, &crowd).await;
-        everybody.guests.extend(crowd.guests);
-        everybody.warehouses.extend(crowd.warehouses);
+        everybody.take(crowd);
         assert_stock(&place, &shop, &everybody).await;
     }
     server.terminate();

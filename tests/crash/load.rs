@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::guest::{Guest, Item, Shop};
 use crate::server::Server;
 use crate::warehouse::Warehouse;
+use crate::wire::Endings;
 
 const GUESTS: usize = 8;
 const WAREHOUSES: usize = 2;
@@ -21,6 +22,8 @@ const WAREHOUSES: usize = 2;
 const ITEMS: [(i64, i64); 5] = [(1_999, 100_000), (1, 100_000), (250, 100_000), (75_000, 100_000), (12_345, 40)];
 /// How long is waited for what must happen. It says that it never will, not how fast it should.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is looked whether it has happened.
+pub(crate) const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// A generator that says everything again for the same seed.
 pub(crate) fn seeded(seed: u64) -> TestRng {
@@ -46,6 +49,7 @@ pub(crate) struct Load {
     guests: Vec<JoinHandle<Guest>>,
     warehouses: Vec<JoinHandle<Warehouse>>,
     answers: Arc<Answers>,
+    endings: Arc<Endings>,
 }
 
 /// Those who asked a server, and what they know.
@@ -53,6 +57,14 @@ pub(crate) struct Load {
 pub(crate) struct Crowd {
     pub(crate) guests: Vec<Guest>,
     pub(crate) warehouses: Vec<Warehouse>,
+}
+
+impl Crowd {
+    /// Takes over what others know who asked before.
+    pub(crate) fn take(&mut self, others: Self) {
+        self.guests.extend(others.guests);
+        self.warehouses.extend(others.warehouses);
+    }
 }
 
 #[derive(Default)]
@@ -64,8 +76,13 @@ struct Answers {
 impl Load {
     /// Everybody begins.
     pub(crate) fn begin(server: &Server, shop: &Arc<Shop>, random: &mut TestRng) -> Self {
+        Self::begin_at(Client::of(server), shop, random)
+    }
+
+    /// Everybody begins to ask the servers of `client`.
+    pub(crate) fn begin_at(client: Client, shop: &Arc<Shop>, random: &mut TestRng) -> Self {
         let answers = Arc::new(Answers::default());
-        let client = Client::of(server);
+        let endings = Arc::clone(client.endings());
         let counted = || {
             let answers = Arc::clone(&answers);
             move || {
@@ -79,7 +96,7 @@ impl Load {
         let warehouses =
             (0..WAREHOUSES).map(|_| Warehouse::new(Arc::clone(shop), fork()).book(client.clone(), counted()));
         let warehouses = warehouses.map(tokio::spawn).collect();
-        Self { guests, warehouses, answers }
+        Self { guests, warehouses, answers, endings }
     }
 
     /// Waits until so many answers were given.
@@ -88,6 +105,16 @@ impl Load {
             let more = timeout(PATIENCE, self.answers.more.notified()).await;
             more.expect("the server answers");
         }
+    }
+
+    /// Waits until so many more answers were given.
+    pub(crate) async fn more_answers(&self, count: u64) {
+        self.answers(self.answers.given.load(Ordering::Relaxed) + count).await;
+    }
+
+    /// How requests ended that had no whole answer.
+    pub(crate) fn endings(&self) -> Arc<Endings> {
+        Arc::clone(&self.endings)
     }
 
     /// Waits until everybody has noticed that there are no more answers.

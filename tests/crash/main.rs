@@ -20,6 +20,7 @@ mod client;
 mod database;
 mod durability;
 mod guest;
+mod hurry;
 mod kill;
 mod load;
 mod place;
@@ -27,6 +28,7 @@ mod place;
 mod postgres;
 #[path = "../support/rabbitmq.rs"]
 mod rabbitmq;
+mod rolling;
 mod server;
 #[expect(dead_code, reason = "these tests configure programs, not apps")]
 #[path = "../support/services.rs"]
@@ -35,6 +37,9 @@ mod services;
 #[path = "../support/smtp.rs"]
 mod smtp;
 mod stop;
+#[cfg(feature = "fault-injection")]
+mod stuck;
 #[path = "../support/unprivileged.rs"]
 mod unprivileged;
 mod warehouse;
+mod wire;

@@ -10,7 +10,7 @@ use storekeeper::persistence::open::open_snapshot;
 use tempfile::TempDir;
 
 use crate::database::Database;
-use crate::postgres::connect;
+use crate::postgres::{self, connect};
 use crate::services::Services;
 
 /// A home that goes with the test.
@@ -28,6 +28,12 @@ impl Place {
     /// One with a new database in its folder, and nothing else.
     pub(crate) fn embedded() -> Self {
         Self { folder: folder(), services: Services::alone(Database::Sqlite(folder())) }
+    }
+
+    /// One whose database several servers may share, whatever kind the tests have.
+    pub(crate) async fn shared() -> Self {
+        let database = Database::Postgres(postgres::Database::new());
+        Self { folder: folder(), services: Services::beside(database).await }
     }
 
     /// The folder, which the server is started in.

@@ -4,8 +4,11 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
+use crate::load::{LOOK_PERIOD, PATIENCE};
 use crate::place::Place;
 
 pub(crate) const ADMIN_EMAIL: &str = "admin@example.org";
@@ -40,8 +43,8 @@ pub(crate) fn set(program: &mut Command, place: &Place, settings: &[(&str, &str)
 pub(crate) struct Server {
     process: Child,
     /// Open for as long as the server, which may have more to say.
-    _said: BufReader<ChildStdout>,
-    base: String,
+    said: BufReader<ChildStdout>,
+    address: String,
     log: PathBuf,
 }
 
@@ -51,27 +54,35 @@ impl Server {
         Self::of(program(place, "serve", settings), place)
     }
 
-    /// Starts the server that `program` is, or that it starts.
+    /// Starts the server that `program` is, or that it starts; when this returns, it serves.
     pub(crate) fn of(mut program: Command, place: &Place) -> Self {
-        let log = place.folder().join("log");
+        let mut server = Self::silent(&mut program, place);
+        let mut line = String::new();
+        server.said.read_line(&mut line).expect("its output can be read");
+        let Some((_, address)) = line.split_once("http://") else {
+            let (ended, log) = (server.end(), fs::read_to_string(&server.log).unwrap_or_default());
+            panic!("{} ended ({ended}) before it served: {line}{log}", program.get_program().display());
+        };
+        address.trim().clone_into(&mut server.address);
+        server
+    }
+
+    /// Starts it, and does not wait for what it says.
+    pub(crate) fn silent(program: &mut Command, place: &Place) -> Self {
+        static LOGS: AtomicUsize = AtomicUsize::new(0);
+        let log = place.folder().join(format!("log-{}", LOGS.fetch_add(1, Ordering::Relaxed)));
         let mut process = program
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a log"))
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.get_program().display()));
-        let mut said = BufReader::new(process.stdout.take().expect("its output"));
-        let mut line = String::new();
-        said.read_line(&mut line).expect("its output can be read");
-        let Some((_, address)) = line.split_once("http://") else {
-            let (ended, log) = (process.wait().expect("its end"), fs::read_to_string(&log).unwrap_or_default());
-            panic!("{} ended ({ended}) before it served: {line}{log}", program.get_program().display());
-        };
-        Self { process, _said: said, base: format!("http://{}", address.trim()), log }
+        let said = BufReader::new(process.stdout.take().expect("its output"));
+        Self { process, said, address: String::new(), log }
     }
 
-    /// Where it is asked: `http://`, address and port.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
+    /// Where it is asked: address and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// The process that was started.
@@ -91,16 +102,37 @@ impl Server {
         terminate(self.id());
     }
 
+    /// Tells it to stop in the terminal's way (SIGINT).
+    pub(crate) fn interrupt(&self) {
+        signal(self.id(), "INT");
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> ExitStatus {
-        self.process.wait().expect("its end")
+        self.end()
+    }
+
+    /// Waits for its end, where another one takes its place.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(ended) = self.process.try_wait().expect("its end") {
+                return ended;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            thread::sleep(LOOK_PERIOD);
+        }
     }
 }
 
 /// Tells a process to stop (SIGTERM).
 pub(crate) fn terminate(process: u32) {
-    let told = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &process.to_string()]).status();
-    assert!(told.expect("a shell").success(), "process {process} can be told to stop");
+    signal(process, "TERM");
+}
+
+fn signal(process: u32, name: &str) {
+    let told = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &process.to_string()]).status();
+    assert!(told.expect("a shell").success(), "process {process} can be sent {name}");
 }
 
 impl Drop for Server {

@@ -1,21 +1,31 @@
 //! Told to stop, and started twice.
+//!
+//! `STOP_ROUNDS=<number>` stops it under load so often.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
+use proptest::prelude::RngExt;
 use serde_json::{Value, json};
+use storekeeper::persistence::clock::Clock;
 use uuid::Uuid;
 
 use crate::audit::{Audit, assert_books_in_order};
 use crate::guest::Shop;
-use crate::load::{Load, open_shop, seeded};
+use crate::load::{Crowd, Load, open_shop, seeded};
 use crate::place::Place;
 use crate::server::{Server, program};
 
+const ROUNDS: usize = 2;
 /// Requests that the server has begun to read when it is told to stop.
 const BEGUN: usize = 12;
-/// Answers before it is told to stop.
-const ANSWERS: u64 = 150;
+/// It is told to stop after so many answers at most.
+const ANSWERS_MAX: u64 = 600;
+
+/// How often servers are stopped under load.
+pub(crate) fn rounds() -> usize {
+    std::env::var("STOP_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a whole number"))
+}
 
 #[test]
 fn a_second_server_on_the_same_folder_is_refused() {
@@ -34,39 +44,55 @@ fn a_second_server_on_the_same_folder_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_begun_is_answered_before_the_server_stops() {
+async fn under_load_every_request_is_answered_or_refused() {
     let place = Place::new().await;
-    let server = Server::start(&place, &[]);
+    let seed = u64::try_from(Clock::system().now().0).expect("a time after 1970");
+    let mut random = seeded(seed);
+    let mut server = Server::start(&place, &[]);
     let shop = open_shop(&server).await;
-    let load = Load::begin(&server, &shop, &mut seeded(1));
-    load.answers(ANSWERS).await;
-    let begun: Vec<Begun> = (0..BEGUN).map(|_| Begun::add_to_cart(&server, &shop)).collect();
-    server.terminate();
-    let added: Vec<(u16, Value)> = begun.into_iter().map(Begun::end).collect();
-    let crowd = load.end().await;
-    assert_eq!(server.wait().code(), Some(0));
+    let (mut everybody, mut added) = (Crowd::default(), Vec::new());
+    for round in 1..=rounds() {
+        let answers = random.random_range(0..=ANSWERS_MAX);
+        let load = Load::begin(&server, &shop, &mut random);
+        load.answers(answers).await;
+        let begun: Vec<Begun> = (0..BEGUN).map(|_| Begun::add_to_cart(&server, &shop)).collect();
+        server.terminate();
+        added.extend(begun.into_iter().map(Begun::end));
+        let endings = load.endings();
+        let crowd = load.end().await;
+        assert_eq!(server.wait().code(), Some(0));
+        let (refused, closed) = (endings.refused(), endings.closed());
+        println!(
+            "round {round}, drawn from {seed}: stopped after {answers} answers, {refused} refused, {closed} closed"
+        );
+        assert_eq!(endings.broken(), [""; 0], "each is a client that was let in and not answered");
 
-    assert_books_in_order(&place);
-    let mut audit = Audit::open(&place, &shop).await;
-    audit.assert_kept(&crowd.guests, &crowd.warehouses).await;
-    for (status, cart) in added {
-        assert_eq!(status, 200, "{cart}");
-        audit.assert_has_one(&cart).await;
+        everybody.take(crowd);
+        assert_books_in_order(&place);
+        let mut audit = Audit::open(&place, &shop).await;
+        audit.assert_exactly(&everybody, added.len()).await;
+        for (status, cart) in &added {
+            assert_eq!(*status, 200, "{cart}");
+            audit.assert_has_one(cart).await;
+        }
+        audit.close().await;
+        // With a grace or without.
+        let grace = (round % 2).to_string();
+        server = Server::start(&place, &[("SHUTDOWN_GRACE", &grace)]);
     }
-    audit.close().await;
 }
 
 /// A request whose head the server has read, and whose body it waits for.
-struct Begun {
+pub(crate) struct Begun {
     connection: BufReader<TcpStream>,
     body: String,
 }
 
 impl Begun {
     /// A unit for a new cart. By its `100 Continue` the server says that it has begun.
-    fn add_to_cart(server: &Server, shop: &Shop) -> Self {
+    pub(crate) fn add_to_cart(server: &Server, shop: &Shop) -> Self {
         let body = json!({"productId": shop.items[0].product, "quantity": 1}).to_string();
-        let address = server.base().trim_start_matches("http://");
+        let address = server.address();
         let mut connection = BufReader::new(TcpStream::connect(address).expect("a connection"));
         let (length, key) = (body.len(), Uuid::now_v7());
         let head = format!(
@@ -76,6 +102,14 @@ impl Begun {
         connection.get_mut().write_all(head.as_bytes()).expect("sent");
         assert_eq!(read_head(&mut connection).0, 100);
         Self { connection, body }
+    }
+
+    /// Sends nothing more; gives what is answered until the connection ends.
+    pub(crate) fn wait(mut self) -> String {
+        let mut answer = Vec::new();
+        // Ended or reset: what counts is what came before.
+        drop(self.connection.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// Sends the rest; gives the whole answer.

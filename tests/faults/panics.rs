@@ -149,6 +149,13 @@ async fn carts_die() {
             // The answer is in the database beside what it is the answer to.
             assert!(first.expect_status(200).is_replayed(), "{moment:?}");
         }
+        // Whoever is told so early that the dead one is still being put away would be told once more.
+        let gone = async || {
+            let carts = kinds(&shop).await["cart"].clone();
+            let is_gone = count(&carts, "panics") > count(&before, "panics") && carts["live"] == before["live"];
+            is_gone.then_some(())
+        };
+        until("it is put away", PATIENCE, gone).await;
         let again = crate::scene::repeat(ask).await.expect_status(200);
         assert_eq!(again.is_replayed(), moment != Moment::Before, "{moment:?}: what was committed is not done again");
         at_rest(&shop).await;

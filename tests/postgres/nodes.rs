@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use storekeeper::actors::command::{Command, CommandError};
-use storekeeper::actors::shop::{Shop, StockRequest};
+use storekeeper::actors::command::{CartView, Command, CommandError};
+use storekeeper::actors::shop::{Buyer, CheckoutRequest, Shop, StockRequest};
 use storekeeper::app::App;
 use storekeeper::config::{Config, StoreConfig};
+use storekeeper::domain::ids::UserId;
 use storekeeper::domain::money::Money;
 use storekeeper::domain::stock::{Action, Reason};
 use storekeeper::persistence::postgres::PostgresOptions;
@@ -39,6 +40,18 @@ pub(crate) fn command<T>() -> Command<T> {
 /// Puts a unit into a new cart.
 async fn hold(shop: &Shop, stock: &Stock) -> Result<(), CommandError> {
     shop.add_to_cart(None, stock.product, None, 1, false, command()).await.map(|_| ())
+}
+
+/// Asks again and again until a server has found out what another did: it shows and refuses by what is in the database,
+/// or was a moment ago.
+async fn found_out<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = ask().await {
+            return seen;
+        }
+        assert!(Instant::now() < end, "it has not found out within {PATIENCE:?}");
+    }
 }
 
 fn receipt(stock: &Stock, units: i64) -> StockRequest {
@@ -108,6 +121,50 @@ async fn stock_and_price_are_shown_as_another_server_left_them() {
     while here.product(stock.product).await.expect("an answer").map(|product| product.price) != Some(Money(250)) {
         assert!(Instant::now() < end, "the price of before is still shown");
     }
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cart_is_everywhere_as_the_last_server_left_it() {
+    let pair = Pair::start().await;
+    let (lamp, shade) = (pair.observer.stock(10).await, pair.observer.stock(10).await);
+    let (here, elsewhere) = (pair.here.shop(), pair.elsewhere.shop());
+    let quantities = |view: &CartView| view.lines.iter().map(|line| (line.product, line.quantity)).collect::<Vec<_>>();
+    let opened = here.add_to_cart(None, lamp.product, None, 1, false, command()).await.expect("a cart");
+    let session = opened.session;
+    for round in 1..=5 {
+        // Both have an actor for it by now, and each knows of its own changes only.
+        here.set_cart_item(session, lamp.product, round, command()).await.expect("a change here");
+        elsewhere.add_to_cart(session, shade.product, None, 1, false, command()).await.expect("a change elsewhere");
+        let both = vec![(lamp.product, round), (shade.product, 1)];
+        found_out(async || {
+            let shown = here.cart(session, Instant::now() + PATIENCE).await.expect("a cart");
+            (quantities(&shown) == both).then_some(())
+        })
+        .await;
+        // A line that only the other one knows of is taken out.
+        elsewhere.set_cart_item(session, shade.product, 0, command()).await.expect("its own line");
+        elsewhere.add_to_cart(session, shade.product, None, 2, false, command()).await.expect("again");
+        found_out(async || here.set_cart_item(session, shade.product, 0, command()).await.ok()).await;
+    }
+    elsewhere.clear_cart(session, command()).await.expect("an end");
+    found_out(async || here.set_cart_item(session, lamp.product, 1, command()).await.err()).await;
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkout_sells_what_another_server_put_into_the_cart() {
+    let pair = Pair::start().await;
+    let (lamp, shade) = (pair.observer.stock(10).await, pair.observer.stock(10).await);
+    let (here, elsewhere) = (pair.here.shop(), pair.elsewhere.shop());
+    let opened = here.add_to_cart(None, lamp.product, None, 1, false, command()).await.expect("a cart");
+    let session = opened.session.expect("a session");
+    here.set_cart_item(Some(session), lamp.product, 0, command()).await.expect("an empty cart, as it is known here");
+    elsewhere.add_to_cart(Some(session), shade.product, None, 3, false, command()).await.expect("a line");
+    let buyer = Buyer { user: UserId(Uuid::now_v7()), name: "Ann".to_owned(), email: "ann@example.org".to_owned() };
+    let request = CheckoutRequest { session, buyer, shipping_address: None, expected_total: Some(Money(300)) };
+    let order = found_out(async || here.checkout(request.clone(), command()).await.ok()).await.order;
+    assert_eq!(order.lines.iter().map(|line| line.line.quantity).collect::<Vec<_>>(), [3]);
     pair.stop().await;
 }
 

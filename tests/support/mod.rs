@@ -80,7 +80,7 @@ impl TestShop {
         let mut config = services.config();
         config.tokens.secret = Some(SecretString::from(TOKEN_SECRET));
         config.http.request_deadline = REQUEST_DEADLINE;
-        config.shutdown_limit = REQUEST_DEADLINE;
+        config.shutdown.limit = REQUEST_DEADLINE;
         set(&mut config);
         Self::serve(config, clock, services).await
     }

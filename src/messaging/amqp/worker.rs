@@ -193,10 +193,8 @@ impl Worker {
         let seconds = properties.timestamp().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or_default();
         let at = Timestamp(seconds.saturating_mul(1_000_000));
         let headers = properties.headers().as_ref();
-        let traceparent = headers.and_then(|headers| match headers.inner().get(TRACEPARENT)? {
-            AMQPValue::LongString(text) => Some(text.to_string()),
-            _ => None,
-        });
+        let place = headers.and_then(|headers| headers.inner().get(TRACEPARENT));
+        let traceparent = if let Some(AMQPValue::LongString(text)) = place { Some(text.to_string()) } else { None };
         Ok(Message { id: id.to_owned(), queue: self.consumer.queue().to_owned(), payload, at, traceparent })
     }
 
