@@ -11,30 +11,38 @@ use std::time::Duration;
 /// How long a transaction should take at most. What comes while it runs waits for it.
 const TIME_WANTED: Duration = Duration::from_millis(250);
 /// A batch is never made smaller than this: the fewer go into it, the less is gained by it.
-const LEAST: usize = 16;
+const LEAST: usize = 64;
 
 /// How many entries go into a transaction: as many as the database does in [`TIME_WANTED`], up to a limit.
+///
+/// A transaction takes a time of its own (round trips, the disk's sync) and a time for each entry. The first does not
+/// become less in smaller batches, so only what is beyond it is held against their size.
 pub(super) struct BatchSize {
     most: usize,
     now: usize,
+    /// The least that a transaction has taken lately.
+    own_time: Duration,
 }
 
 impl BatchSize {
     pub(super) fn at_most(most: usize) -> Self {
-        Self { most: most.max(1), now: most.max(1) }
+        Self { most: most.max(1), now: most.max(1), own_time: TIME_WANTED }
     }
 
     pub(super) fn now(&self) -> usize {
         self.now
     }
 
-    /// A batch of `entries` took so long. After one that took too long the next is smaller in proportion; after one that
-    /// was as large as it might be and quick, the next may be twice as large.
+    /// A batch of `entries` took so long. After a large one that took too long the next is smaller in proportion; after
+    /// one that was as large as it might be and quick, the next may be twice as large.
     pub(super) fn learn(&mut self, entries: usize, took: Duration) {
-        if took > TIME_WANTED {
-            let fits = entries as u128 * TIME_WANTED.as_micros() / took.as_micros().max(1);
+        // It may become slower for good: what was the least is forgotten by a tenth at a time.
+        self.own_time = took.min(self.own_time + self.own_time / 10).min(TIME_WANTED * 4);
+        let beyond = took.saturating_sub(self.own_time);
+        if beyond > TIME_WANTED && entries > LEAST && entries >= self.now / 2 {
+            let fits = entries as u128 * TIME_WANTED.as_micros() / beyond.as_micros().max(1);
             self.now = usize::try_from(fits).unwrap_or(self.most).max(LEAST).min(self.most);
-        } else if entries >= self.now && took <= TIME_WANTED / 2 {
+        } else if entries >= self.now && beyond <= TIME_WANTED / 2 {
             self.now = self.now.saturating_mul(2).min(self.most);
         }
     }
@@ -175,7 +183,7 @@ mod tests {
         assert_eq!(pace.of(100), Duration::from_millis(100));
         pace.learn(1_000, Duration::from_millis(3_000));
         assert_eq!(pace.of(100), Duration::from_millis(200));
-        pace.learn(15, Duration::from_secs(15));
+        pace.learn(LEAST - 1, Duration::from_secs(15));
         assert_eq!(pace.of(100), Duration::from_millis(200), "a small one may be slow");
         pace.learn(2, Duration::from_millis(2));
         assert_eq!(pace.of(100), Duration::from_millis(100), "but not quicker than the large ones will be");
@@ -184,17 +192,35 @@ mod tests {
     #[test]
     fn batches_shrink_to_what_is_done_in_time_and_grow_again() {
         let mut size = BatchSize::at_most(1_024);
+        size.learn(1, Duration::from_millis(2));
         size.learn(1_024, Duration::from_secs(2));
-        assert_eq!(size.now(), 128);
-        size.learn(128, Duration::from_millis(250));
-        assert_eq!(size.now(), 128, "as long as wanted");
+        assert!((120..=136).contains(&size.now()), "{}", size.now());
+        let now = size.now();
+        size.learn(now, Duration::from_millis(250));
+        assert_eq!(size.now(), now, "as long as wanted");
         size.learn(7, Duration::from_millis(1));
-        assert_eq!(size.now(), 128, "a small one says nothing of a large one");
-        size.learn(128, Duration::from_millis(100));
-        assert_eq!(size.now(), 256);
-        size.learn(256, Duration::from_secs(3_600));
+        size.learn(7, Duration::from_secs(3));
+        assert_eq!(size.now(), now, "a small one says nothing of a large one");
+        size.learn(now, Duration::from_millis(100));
+        assert_eq!(size.now(), 2 * now);
+        size.learn(2 * now, Duration::from_secs(3_600));
         assert_eq!(size.now(), LEAST);
         (0..20).for_each(|_| size.learn(size.now(), Duration::ZERO));
+        assert_eq!(size.now(), 1_024);
+    }
+
+    #[test]
+    fn a_database_that_is_far_away_does_not_make_batches_small() {
+        // Whatever is in it, a transaction takes half a second, and a tenth of a millisecond for each entry.
+        let took = |entries: usize| {
+            Duration::from_millis(500) + Duration::from_micros(100) * u32::try_from(entries).expect("few")
+        };
+        let mut size = BatchSize::at_most(1_024);
+        for _ in 0..100 {
+            let entries = size.now();
+            size.learn(entries, took(entries));
+            size.learn(1, took(1));
+        }
         assert_eq!(size.now(), 1_024);
     }
 }

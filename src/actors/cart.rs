@@ -211,7 +211,9 @@ impl CartActor {
         let read = async move { store.cart(key).await };
         context.spawn(read.into_actor(self).map(move |read, actor, context| {
             actor.busy = false;
-            (actor.since, actor.just_read) = (Some(begun), true);
+            if read.is_ok() {
+                (actor.since, actor.just_read) = (Some(begun), true);
+            }
             match read {
                 Ok(Some(kept)) => {
                     actor.parts.mirror.compare(&kept.cart);

@@ -31,8 +31,8 @@ use super::supervision::ActorKind;
 
 /// Tries of a request whose cart is changed by somebody else (an expiry, another node) while it runs.
 const TRIES_MAX: u32 = 4;
-/// How long an expiry may wait for the journal.
-const EXPIRY_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an expiry may wait for the journal. Nobody waits for it, so it may be long.
+const EXPIRY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a cart's actor needs.
 #[derive(Clone)]
@@ -211,6 +211,8 @@ pub(super) async fn expire(parts: CartParts, cart: Cart) -> Left {
             parts.mirror.show(&kept.cart).await;
             Left::Now(Box::new(kept))
         }
+        // The next sweep tries again. When many wait, that is no news.
+        Err(Failed::Said(CommandError::Unposted(_))) => Left::Same,
         Err(Failed::Said(error)) => {
             tracing::warn!(%error, cart = %cart.id.key, "a cart did not expire; it is tried again");
             Left::Unknown
@@ -301,15 +303,18 @@ where
     F: Fn(Cart) -> Fut,
     Fut: Future<Output = Result<(T, Option<KeptCart>), Failed>>,
 {
-    let mut kept = first;
+    let (mut kept, mut was_read) = (first, false);
+    // What was neither written nor read is no newer than it was.
+    let unwritten = |kept: KeptCart, was_read| if was_read { Left::Now(Box::new(kept)) } else { Left::Same };
     for _ in 0..TRIES_MAX {
         match attempt(kept.cart.clone()).await {
-            Ok((answer, after)) => return (Ok(answer), Left::Now(Box::new(after.unwrap_or(kept)))),
+            Ok((answer, Some(after))) => return (Ok(answer), Left::Now(Box::new(after))),
+            Ok((answer, None)) => return (Ok(answer), unwritten(kept, was_read)),
             // Another server may have put in what is missed here.
             Err(Failed::Said(CommandError::CartNotFound | CommandError::Cart(_))) if !is_new => {}
             Err(Failed::Said(error)) => {
                 let left = match error.applied() {
-                    AppliedOutcome::No => Left::Now(Box::new(kept)),
+                    AppliedOutcome::No => unwritten(kept, was_read),
                     AppliedOutcome::Unknown => Left::Unknown,
                 };
                 return (Err(error), left);
@@ -317,7 +322,7 @@ where
             Err(Failed::Stale) => {}
         }
         match parts.store.cart(kept.cart.id.key).await {
-            Ok(Some(now)) => (kept, is_new) = (now, true),
+            Ok(Some(now)) => (kept, is_new, was_read) = (now, true, true),
             Ok(None) => return (Err(CommandError::CartNotFound), Left::Unknown),
             Err(error) => return (Err(error.into()), Left::Unknown),
         }

@@ -16,12 +16,13 @@ use crate::persistence::{SharedStore, StoreError};
 use super::carts::Carts;
 use super::command::{Command, CommandError};
 use super::inventories::Inventories;
+use super::mailbox::Unposted;
 use super::mailer::{MailRoom, MailerHandle};
 use super::shop::StockRequest;
 use super::stock_change;
 
-/// How long one message may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long one message may take. Nobody waits for it but those behind it, so it may be long.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// `send-email`: keeps the order's confirmation, and has it sent where there is a mail server.
 pub struct MailConsumer {
@@ -138,7 +139,11 @@ fn is_a_rules_refusal(error: &CommandError) -> bool {
     let by_the_database = |source: &StoreError| matches!(source, StoreError::Constraint(_));
     matches!(
         error,
-        CommandError::InventoryNotFound | CommandError::InsufficientStock { .. } | CommandError::StockOverflow
+        CommandError::InventoryNotFound
+            | CommandError::InsufficientStock { .. }
+            | CommandError::StockOverflow
+            // Nobody knows when it ends, and the others behind this message are not to wait for it.
+            | CommandError::Unposted(Unposted::Quarantined { .. })
     ) || matches!(error, CommandError::Store { source, .. } if by_the_database(source))
 }
 

@@ -175,6 +175,9 @@ impl Gauge {
                 self.kind.depth.fetch_add(1, Ordering::AcqRel);
                 if before == 0 {
                     self.oldest_ms.store(now_ms, Ordering::Relaxed);
+                } else if self.oldest_ms.load(Ordering::Relaxed) == NOTHING {
+                    // Lost when the actor says so of another one just now, which is as true.
+                    let _ = self.oldest_ms.compare_exchange(NOTHING, now_ms, Ordering::Relaxed, Ordering::Relaxed);
                 }
                 if before >= self.high_water.load(Ordering::Relaxed) {
                     self.high_water.fetch_max(before + 1, Ordering::Relaxed);

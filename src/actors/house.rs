@@ -43,6 +43,8 @@ use super::sweeper::{Sweeper, SweeperHandle, SweeperParts};
 
 /// How often it is looked whether the actors that nobody asks are alive.
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
+/// Idle actors are looked for at each so manieth look: every five seconds.
+const IDLE_TICKS: u32 = 10;
 /// How often it is looked whether everything has been done, when the server stops.
 const DRAIN_PERIOD: Duration = Duration::from_millis(5);
 
@@ -122,6 +124,7 @@ pub struct House {
     journal: JournalHandle,
     mirror: Mirror,
     watch: CancellationToken,
+    idle_ttl: Duration,
 }
 
 impl House {
@@ -147,7 +150,7 @@ impl House {
             built.only_one(ActorKind::Orders, limits.orders_mailbox),
             CheckoutParts::new(carts.clone(), Arc::clone(&mail), relay.clone()),
         );
-        let sweeper = built.sweeper(&carts, &inventories, &orders);
+        let sweeper = built.sweeper(&carts, &orders);
         let roster = Roster::new(vec![
             Arc::clone(carts.registry()) as _,
             Arc::clone(inventories.registry()) as _,
@@ -186,6 +189,7 @@ impl House {
             journal,
             mirror,
             watch,
+            idle_ttl: limits.idle_ttl,
         };
         house.set_going();
         house
@@ -193,7 +197,15 @@ impl House {
 
     /// Starts what works by itself.
     fn set_going(&self) {
-        tokio::spawn(watch_over(self.watch.clone(), self.relay.clone(), self.mailer.clone(), self.sweeper.clone()));
+        let watched = Watched {
+            relay: self.relay.clone(),
+            mailer: self.mailer.clone(),
+            sweeper: self.sweeper.clone(),
+            carts: self.carts.clone(),
+            inventories: self.inventories.clone(),
+            idle_ttl: self.idle_ttl,
+        };
+        tokio::spawn(watched.watch(self.watch.clone()));
         self.news.start(&self.watch);
         if let Some(broker) = &self.broker {
             tokio::spawn(wake_when_connected(self.watch.clone(), broker.connected(), self.relay.clone()));
@@ -360,17 +372,15 @@ impl Builder {
         self.periodic(Relay { store, clock, bus, faults: self.faults.clone() })
     }
 
-    fn sweeper(&self, carts: &Carts, inventories: &Inventories, orders: &OrdersHandle) -> SweeperHandle {
+    fn sweeper(&self, carts: &Carts, orders: &OrdersHandle) -> SweeperHandle {
         self.periodic(Sweeper::new(SweeperParts {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
             carts: carts.clone(),
-            inventories: inventories.clone(),
             orders: orders.clone(),
             order_pending_ttl: self.limits.order_pending_ttl,
             retention: self.limits.retention,
             more_to_forget: Arc::default(),
-            idle_ttl: self.limits.idle_ttl,
             faults: self.faults.clone(),
         }))
     }
@@ -438,17 +448,31 @@ async fn wake_when_connected(end: CancellationToken, mut connected: watch::Recei
     }
 }
 
-/// Sees to it that the actors which work by themselves are alive: nobody else would notice their death.
-async fn watch_over(end: CancellationToken, relay: RelayHandle, mailer: MailerHandle, sweeper: SweeperHandle) {
-    let mut tick = tokio::time::interval(WATCH_PERIOD);
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            _ = tick.tick() => {
-                relay.ensure();
-                mailer.ensure();
-                sweeper.ensure();
+/// Whom somebody has to look after.
+struct Watched {
+    relay: RelayHandle,
+    mailer: MailerHandle,
+    sweeper: SweeperHandle,
+    carts: Carts,
+    inventories: Inventories,
+    idle_ttl: Duration,
+}
+
+impl Watched {
+    /// Sees to it that the actors which work by themselves are alive: nobody else would notice their death. Now and then
+    /// sends those home whom nobody asks, and ends those that hang.
+    async fn watch(self, end: CancellationToken) {
+        let mut tick = tokio::time::interval(WATCH_PERIOD);
+        let mut ticks = 0_u32;
+        while end.run_until_cancelled(tick.tick()).await.is_some() {
+            self.relay.ensure();
+            self.mailer.ensure();
+            self.sweeper.ensure();
+            if ticks.is_multiple_of(IDLE_TICKS) {
+                self.carts.passivate_idle(self.idle_ttl);
+                self.inventories.registry().passivate_idle(self.idle_ttl);
             }
+            ticks = ticks.wrapping_add(1);
         }
     }
 }

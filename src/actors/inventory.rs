@@ -32,8 +32,9 @@ use super::supervision::ActorKind;
 /// How old a balance may be that a refusal for want of stock or an answer about the stock rests on, where other servers
 /// may have changed it. One that only refuses commits nothing, and would never learn that units have come back.
 const BALANCE_AGE_MAX: Duration = Duration::from_millis(200);
-/// How long an actor that starts waits for the database.
-const LOAD_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an actor that starts waits for the database, behind all that was handed in before. Those who wait for it
+/// have deadlines of their own.
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// An entry that changes this inventory's stock.
 pub struct ChangeStock {
@@ -222,7 +223,15 @@ impl InventoryActor {
         let (work, message) = (Work::Write(Arc::new(entry)), Some(ticket));
         let (span, answer) = (step!(&span, "journal"), Answer::Entry(answer));
         drop(step);
-        self.parts.journal.submit(Submission { work, take, message, deadline, span, answer });
+        let submission = Submission { work, take, message, deadline, span, answer };
+        if let Err(refused) = self.parts.journal.try_submit(submission) {
+            let (mut submission, unposted) = *refused;
+            // At once, and not by a message behind those that wait: they are not to be refused for want of these units.
+            if let (Some(take), Some(known)) = (submission.take.take(), &mut self.known) {
+                known.escrow.settle(take.taken_back());
+            }
+            return submission.answer(Err(JournalError::Unposted(unposted)));
+        }
         self.fault_at(Moment::During);
     }
 

@@ -182,29 +182,38 @@ impl JournalHandle {
         &self.residence
     }
 
-    /// Hands a piece of work in. Its outcome comes to whom it names, whatever happens here. It is refused at once when
-    /// the mailbox is full, and when what waits before it takes more than half of the time that it has, at the pace of
-    /// the last transactions: then it would probably be late, and who hears of that now can go elsewhere.
+    /// Hands a piece of work in. Its outcome comes to whom it names, whatever happens here; when nobody takes it, at once.
     pub fn submit(&self, submission: Submission) {
-        if self.would_be_late(&submission) {
-            self.residence.reject(());
-            return refuse(submission, Unposted::Full);
-        }
-        let parts = self.parts.clone();
-        let start = move |birth| JournalActor::new(parts.clone(), birth);
-        if let Err((submission, unposted)) = self.residence.post((), submission, start) {
-            refuse(submission, unposted);
+        if let Err(refused) = self.try_submit(submission) {
+            let (submission, unposted) = *refused;
+            submission.answer(Err(JournalError::Unposted(unposted)));
         }
     }
 
+    /// Hands a piece of work in, if the journal takes it. It does not when its mailbox is full; and, of what takes stock,
+    /// when what waits before it needs more than half of the time that it has, at the pace of the last transactions: then
+    /// it would probably be late, and who hears of that now can go elsewhere. What gives stock back or ends what was
+    /// begun is let in as long as there is a place.
+    ///
+    /// # Errors
+    /// The piece of work, and why nobody has it.
+    pub(super) fn try_submit(&self, submission: Submission) -> Result<(), Box<(Submission, Unposted)>> {
+        if self.would_be_late(&submission) {
+            self.residence.reject(());
+            return Err(Box::new((submission, Unposted::Full)));
+        }
+        let parts = self.parts.clone();
+        let start = move |birth| JournalActor::new(parts.clone(), birth);
+        self.residence.post((), submission, start).map_err(Box::new)
+    }
+
     fn would_be_late(&self, submission: &Submission) -> bool {
-        match submission.work {
-            Work::Write(_) => {
+        match &submission.work {
+            Work::Write(entry) if entry.takes_stock() => {
                 let wait = self.parts.pace.of(self.residence.counters().depth());
                 wait > submission.deadline.saturating_duration_since(Instant::now()) / 2
             }
-            // Few, quick, and nobody gets an answer about the stock before it.
-            Work::Load(_) => false,
+            Work::Write(_) | Work::Load(_) => false,
         }
     }
 
@@ -238,14 +247,6 @@ impl JournalHandle {
     }
 }
 
-/// Nobody has it: what was set aside is given back, and who waits is told.
-fn refuse(mut submission: Submission, unposted: Unposted) {
-    if let Some(take) = submission.take.take() {
-        take.give_back();
-    }
-    submission.answer(Err(JournalError::Unposted(unposted)));
-}
-
 /// The actor: a queue, and at most one transaction at a time.
 pub struct JournalActor {
     parts: JournalParts,
@@ -276,14 +277,14 @@ impl JournalActor {
         }
         self.committing = true;
         let batch = take_batch(&mut self.queue, self.batch_size.now(), |queued| lane(&queued.submission.work));
-        self.birth.gauge.oldest_is(self.queue.first().map(|queued| &queued.ticket));
-        let size = batch.len();
+        self.birth.gauge.oldest_is(self.queue.first().or(batch.first()).map(|queued| &queued.ticket));
         // On a task of its own: what has begun is ended, and everybody told, whatever becomes of this actor.
         let task = self.birth.spawn(commit_batch(self.parts.clone(), batch));
-        context.spawn(task.into_actor(self).map(move |took, actor, context| {
-            if let Ok(took) = took {
-                actor.batch_size.learn(size, took);
-                actor.parts.pace.learn(size, took);
+        context.spawn(task.into_actor(self).map(move |ended, actor, context| {
+            // Nothing is learned from one that wrote nothing: it was quick, but at what?
+            if let Ok((entries @ 1.., took)) = ended {
+                actor.batch_size.learn(entries, took);
+                actor.parts.pace.learn(entries, took);
             }
             actor.committing = false;
             actor.commit_next(context);
@@ -321,8 +322,9 @@ fn lane(work: &Work) -> Option<InventoryId> {
     }
 }
 
-/// Commits a batch and tells everybody concerned. Gives how long the transaction took.
-async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) -> Duration {
+/// Commits a batch and tells everybody concerned. Gives how many entries were answered by the database, and how long that
+/// took.
+async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) -> (usize, Duration) {
     let _turn = parts.committing.lock().await;
     let mut settlement =
         Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer), parts.metrics.clone());
@@ -336,8 +338,9 @@ async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) -> Duration {
     commit_or_halve(&parts, due, &mut settlement).await;
     parts.faults.slow_down(entries, now).await;
     parts.faults.pass(ActorKind::Journal, Moment::After, None).await;
+    let answered = (settlement.answered(), now.elapsed());
     settlement.tell();
-    now.elapsed()
+    answered
 }
 
 /// Commits what may go into one transaction; when the database refuses it as a whole, its halves, down to one entry.

@@ -376,3 +376,29 @@ async fn a_crowd_at_one_product_costs_another_ones_buyer_a_batch_and_not_the_que
     assert_eq!(before, 99, "of {CROWD} who had come before");
     fixture.close().await;
 }
+
+#[actix_rt::test]
+async fn units_that_the_journal_did_not_take_are_there_for_the_next_at_once() {
+    let fixture = Fixture::open().await;
+    fixture.inventories.read(fixture.inventory, Instant::now() + PATIENCE).await.expect("stock");
+    // Ten seconds an entry: whoever has less than twenty, behind one who waits, would be late.
+    fixture.journal.parts.pace.learn(1_000, Duration::from_secs(10_000));
+    let turn = fixture.hold().await;
+    let first = fixture.receive(1);
+    let all = |deadline| {
+        let (inventories, inventory) = (fixture.inventories.clone(), fixture.inventory);
+        let entry = fixture.movement(MovementId(Uuid::now_v7()), -OPENING);
+        actix_rt::spawn(async move { inventories.change(inventory, entry, OPENING, deadline).await })
+    };
+    let refused: Vec<_> = (0..3).map(|_| all(Instant::now() + Duration::from_secs(5))).collect();
+    for refused in refused {
+        let refused = refused.await.expect("no panic");
+        assert!(matches!(refused, Err(JournalError::Unposted(Unposted::Full))), "not sold out: {refused:?}");
+    }
+    let patient = all(Instant::now() + Duration::from_secs(3_600));
+    fixture.until_waiting(1).await;
+    drop(turn);
+    applied(first).await;
+    assert_eq!(patient.await.expect("no panic").expect("all of it").balances[0].on_hand, 1);
+    fixture.close().await;
+}

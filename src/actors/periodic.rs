@@ -18,7 +18,7 @@ use super::faults::{Faults, Moment};
 use super::gauge::Ticket;
 use super::mailbox::Posted;
 use super::registry::{Birth, Passivate, Registry};
-use super::supervision::{ActorKind, Policy, Task};
+use super::supervision::{ActorKind, Identity, Panicked, Policy, Task};
 
 /// Calls that may wait. Each is done at once, so more than one is rare.
 const MAILBOX: u32 = 1_024;
@@ -94,12 +94,18 @@ impl<J: Job> PeriodicHandle<J> {
 
     /// Sees to it that there is a living one, unless it is too early for that.
     pub(super) fn ensure(&self) {
-        drop(self.residence.get_or_start((), self.actor()));
+        if !self.residence.is_closed() {
+            drop(self.residence.get_or_start((), self.actor()));
+        }
     }
 
-    /// Does the job once, here, when its turn comes; for the end of the program.
+    /// Does the job once, when its turn comes; for the end of the program, which a panic of it does not disturb.
     pub(super) async fn run_once(&self) {
-        self.work.run().await;
+        let work = Arc::clone(&self.work);
+        let identity = Identity { kind: J::KIND, key: None };
+        if let Err(Panicked(told)) = Task::begin(identity, async move { work.run().await }, |_| {}).await {
+            tracing::error!(kind = J::KIND.name(), "the last run died: {told}");
+        }
     }
 
     /// Sends it home; what it has begun is ended.

@@ -40,12 +40,9 @@ impl EscrowedTake {
         Self { life: (inventory, incarnation), units, registry, open: true }
     }
 
-    /// The entry was not taken on at all: the units are given back.
-    pub(super) fn give_back(mut self) {
-        self.open = false;
-        if let Some(mailbox) = living(&self.registry, self.life) {
-            mailbox.tell(Settle { units: self.units, balance: None });
-        }
+    /// The entry was not taken on at all; the actor itself takes the units back. Gives how many.
+    pub(super) fn taken_back(self) -> i64 {
+        self.close().1
     }
 
     /// The outcome is known; the caller settles.
@@ -104,6 +101,11 @@ impl Settlement {
         let told = committed.balances.into_iter().map(|(id, balance)| (id, ToldBalance { balance, at, since }));
         self.balances.extend(told);
         self.outcomes.extend(batch.into_iter().zip(committed.done.into_iter().map(Ok)));
+    }
+
+    /// How many of them the database has answered.
+    pub(super) fn answered(&self) -> usize {
+        self.outcomes.iter().filter(|(_, outcome)| is_done(outcome)).count()
     }
 
     /// The balances of the inventories whose stock was changed; the others were only read.

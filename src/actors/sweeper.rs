@@ -1,5 +1,5 @@
-//! The one sweep for all that ends by itself: carts whose time is over, orders that nobody paid, actors that nobody
-//! asks, answers that nobody will ask for again.
+//! The one sweep for all that ends by itself: carts whose time is over, orders that nobody paid, what was kept for its
+//! time.
 //!
 //! What is due is read from the database, so it ends on time whatever became of the server that began it.
 
@@ -21,7 +21,6 @@ use crate::persistence::{SharedStore, StoreError};
 use super::carts::Carts;
 use super::command::{Command, CommandError, OrderTransition};
 use super::faults::{Faults, Moment};
-use super::inventories::Inventories;
 use super::orders::OrdersHandle;
 use super::periodic::{Job, PeriodicHandle};
 use super::supervision::ActorKind;
@@ -30,16 +29,14 @@ use super::supervision::ActorKind;
 const PERIOD: Duration = Duration::from_millis(250);
 /// Carts and orders ended at a time.
 const BATCH_MAX: u32 = 500;
-/// How often idle actors are looked for.
-const IDLE_PERIOD: Duration = Duration::from_secs(5);
 /// How often unpaid orders are looked for.
 const ORDERS_PERIOD: Duration = Duration::from_secs(1);
 /// How often it is looked for what has been kept for its time.
 const FORGET_PERIOD: Duration = Duration::from_secs(600);
 /// How long one sweep goes on forgetting. What is left then is for the next one: carts end on time meanwhile.
 const FORGET_TIME_MAX: Duration = Duration::from_millis(50);
-/// How long the end of one unpaid order may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long the end of one unpaid order may take. Nobody waits for it, so it may be long.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the sweeper needs.
 #[derive(Clone)]
@@ -50,8 +47,6 @@ pub struct SweeperParts {
     pub clock: Clock,
     /// Where carts are ended.
     pub carts: Carts,
-    /// Where idle actors are.
-    pub inventories: Inventories,
     /// Where orders are cancelled.
     pub orders: OrdersHandle,
     /// After how long an unconfirmed order is cancelled; `None` is never.
@@ -60,8 +55,6 @@ pub struct SweeperParts {
     pub retention: Retention,
     /// Whether more is to be forgotten than one sweep had the time for.
     pub more_to_forget: Arc<AtomicBool>,
-    /// After how long without a message an actor is put away.
-    pub idle_ttl: Duration,
     /// What goes wrong because a test says so.
     pub(super) faults: Faults,
 }
@@ -75,7 +68,6 @@ pub struct Sweeper {
 /// When the next look at what is looked at less often than carts is due.
 struct Due {
     orders: Instant,
-    idle: Instant,
     forget: Instant,
 }
 
@@ -87,7 +79,7 @@ impl Sweeper {
     #[must_use]
     pub fn new(parts: SweeperParts) -> Self {
         let now = Instant::now();
-        Self { parts, due: Mutex::new(Due { orders: now, idle: now, forget: now }) }
+        Self { parts, due: Mutex::new(Due { orders: now, forget: now }) }
     }
 }
 
@@ -97,16 +89,11 @@ impl Job for Sweeper {
     const PERIOD: Duration = PERIOD;
 
     async fn run(&self) {
-        let (orders, idle, forget) = {
+        let (orders, forget) = {
             let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            let orders = is_due(&mut due.orders, now, ORDERS_PERIOD);
-            (orders, is_due(&mut due.idle, now, IDLE_PERIOD), is_due(&mut due.forget, now, FORGET_PERIOD))
+            (is_due(&mut due.orders, now, ORDERS_PERIOD), is_due(&mut due.forget, now, FORGET_PERIOD))
         };
-        if idle {
-            self.parts.carts.passivate_idle(self.parts.idle_ttl);
-            self.parts.inventories.registry().passivate_idle(self.parts.idle_ttl);
-        }
         if let Err(error) = sweep(&self.parts, orders, forget).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the sweep waits for the database");
         }

@@ -46,6 +46,12 @@ impl Entry {
     pub fn is_named(&self) -> bool {
         self.remember.is_some() || self.message.is_some()
     }
+
+    /// Whether it takes units from what is available.
+    #[must_use]
+    pub fn takes_stock(&self) -> bool {
+        self.movements.iter().any(|movement| movement.stock_move.change().available() < 0)
+    }
 }
 
 /// What happens to a cart session, and what was seen of it.

@@ -215,7 +215,7 @@ impl<'a> Plan<'a> {
     /// Decides each entry of the batch by what the snapshot says and by the entries decided before it.
     pub(super) fn of(batch: &'a [Work], snapshot: Snapshot) -> Self {
         let mut planner = Planner::new(batch.len(), snapshot);
-        let takes = |work: &&(usize, &'a Work)| matches!(work.1, Work::Write(entry) if takes_stock(entry));
+        let takes = |work: &&(usize, &'a Work)| matches!(work.1, Work::Write(entry) if entry.takes_stock());
         let numbered: Vec<(usize, &Work)> = batch.iter().enumerate().collect();
         for (index, work) in numbered.iter().filter(takes).chain(numbered.iter().filter(|work| !takes(work))) {
             if let Work::Write(entry) = work {
@@ -235,10 +235,6 @@ impl<'a> Plan<'a> {
         let touched = self.balances.iter().map(|row| (row.id, row.after));
         Committed { balances: touched.chain(self.untouched.iter().copied()).collect(), done: self.done, at: self.now }
     }
-}
-
-fn takes_stock(entry: &Entry) -> bool {
-    entry.movements.iter().any(|movement| movement.stock_move.change().available() < 0)
 }
 
 /// The snapshot as it is after the entries accepted so far, and the plan as far as it goes.

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use storekeeper::actors::faults::Moment;
 use storekeeper::actors::supervision::{ActorKind, Policy};
+use storekeeper::messaging::bus::Message;
 
 use crate::scene::{PATIENCE, actor, arm_panic, count, kinds, row};
 use crate::support::{Item, Level, TestShop, until};
@@ -102,5 +103,29 @@ async fn what_there_is_one_of_is_started_again_and_again() {
     let relay = actor(&shop, "relay", "main").await;
     assert!(relay["lastError"].as_str().is_some_and(|error| error.contains("told to panic: relay")), "{relay:#}");
     assert_eq!(relay["state"], Value::from("running"));
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_for_what_is_out_of_service_is_put_away_and_the_others_are_done() {
+    let policy = Policy { deaths_max: Some(1), backoff_max: Duration::ZERO, ..Policy::default() };
+    let shop = TestShop::open(|config| config.actors.supervision = policy).await;
+    let (item, neighbour) = (shop.api.item("1.00", 7).await, shop.api.item("1.00", 7).await);
+    assert_eq!(shop.api.level(&item).await, Level::free(7));
+    kill(&shop, &item).await;
+    let receipt = |number: usize, item: &Item| Message {
+        id: format!("receipt-{number}"),
+        queue: "update-inventory".to_owned(),
+        payload: json!({"inventoryId": item.inventory, "quantity": 3, "actionType": "IN"}).to_string(),
+        at: shop.clock().now(),
+        traceparent: None,
+    };
+    let messages = [receipt(1, &neighbour), receipt(2, &item), receipt(3, &neighbour)];
+    assert_eq!(shop.app.bus().publish(&messages).await, [true; 3]);
+    let done = async || (shop.api.level(&neighbour).await == Level::free(13)).then_some(());
+    until("the neighbour's receipts are done", PATIENCE, done).await;
+    let letters = shop.app.store().dead_letters("update-inventory").await.expect("the letters");
+    let told: Vec<_> = letters.iter().map(|letter| (letter.message_id.as_str(), letter.reason.as_str())).collect();
+    assert!(matches!(told[..], [("receipt-2", reason)] if reason.contains("administrator")), "{told:?}");
     shop.stop().await;
 }
