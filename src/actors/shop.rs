@@ -275,7 +275,8 @@ async fn within<T>(
     answer: impl Future<Output = Result<T, CommandError>> + Send,
 ) -> Result<T, CommandError> {
     let late = CommandError::Deadline { applied: AppliedOutcome::Unknown };
-    tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(late))
+    // Boxed: what waits here is kilobytes, and would else be copied at each step from here up to the request's task.
+    tokio::time::timeout_at(deadline.into(), Box::pin(answer)).await.unwrap_or(Err(late))
 }
 
 /// Waits until the deadline for something that changes nothing.

@@ -169,7 +169,8 @@ where
         None => work(State::clone(state), command).await.map(Outcome::Done),
         Some(named) => {
             let begun = Arc::new(AtomicBool::new(false));
-            let doing = once(State::clone(state), named, command, render, Arc::clone(&begun), work);
+            // Boxed: few requests have a name, and the others are not to carry the room for it.
+            let doing = Box::pin(once(State::clone(state), named, command, render, Arc::clone(&begun), work));
             let spawned = state.run(doing);
             match tokio::time::timeout_at((deadline + GRACE).into(), spawned).await {
                 Ok(ended) => ended?,
