@@ -38,6 +38,7 @@ use super::registry::Registry;
 use super::relay::{Relay, RelayHandle};
 use super::roster::Roster;
 use super::shop::{Shop, ShopParts, ShopRules};
+use super::shown::Boards;
 use super::supervision::{ActorKind, Policy};
 use super::sweeper::{Sweeper, SweeperHandle, SweeperParts};
 
@@ -311,12 +312,14 @@ impl Builder {
 
     fn stock(&self, announcer: &Arc<Announcer>) -> (Inventories, JournalHandle) {
         let HouseLimits { supervision, inventory_mailbox, journal_mailbox, journal_batch_max, .. } = self.limits;
+        let boards = Arc::<Boards>::default();
         let stock =
             Arc::new(Registry::new(ActorKind::Inventory, supervision, Arc::clone(&self.arbiters), inventory_mailbox));
         let parts = JournalParts {
             store: Arc::clone(&self.store),
             inventories: Arc::clone(&stock),
             announcer: Arc::clone(announcer),
+            boards: Arc::clone(&boards),
             batch_max: journal_batch_max,
             committing: Arc::default(),
             pace: Arc::default(),
@@ -328,6 +331,7 @@ impl Builder {
             store: Arc::clone(&self.store),
             journal: journal.clone(),
             registry: stock,
+            boards,
             faults: self.faults.clone(),
         });
         (inventories, journal)
@@ -470,7 +474,7 @@ impl Watched {
             self.sweeper.ensure();
             if ticks.is_multiple_of(IDLE_TICKS) {
                 self.carts.passivate_idle(self.idle_ttl);
-                self.inventories.registry().passivate_idle(self.idle_ttl);
+                self.inventories.passivate_idle(self.idle_ttl);
             }
             ticks = ticks.wrapping_add(1);
         }

@@ -1,7 +1,7 @@
 //! The way to all inventory actors.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -10,7 +10,7 @@ use crate::observability::trace;
 use crate::persistence::entry::{Applied, Entry};
 
 use super::command::{AppliedOutcome, CommandError, StockView};
-use super::inventory::{ChangeStock, InventoryActor, InventoryParts, ReadStock};
+use super::inventory::{BALANCE_AGE_MAX, ChangeStock, InventoryActor, InventoryParts, ReadStock};
 use super::journal::JournalError;
 use super::registry::{Birth, Registry};
 
@@ -57,10 +57,20 @@ impl Inventories {
     /// # Errors
     /// [`CommandError::InventoryNotFound`]; or that the actor could not say.
     pub async fn read(&self, inventory: InventoryId, deadline: Instant) -> Result<StockView, CommandError> {
+        let age_max = self.parts.store.is_shared().then_some(BALANCE_AGE_MAX);
+        if let Some(view) = self.parts.boards.look(inventory, age_max) {
+            return Ok(view);
+        }
         let (answer, view) = oneshot::channel();
         let posted = self.parts.registry.post(inventory, ReadStock { deadline, answer }, self.actor(inventory));
         posted.map_err(|(_, unposted)| CommandError::Unposted(unposted))?;
         view.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::No }))
+    }
+
+    /// Lets go what had no message for `idle`, and ends what hangs.
+    pub(super) fn passivate_idle(&self, idle: Duration) {
+        self.parts.registry.passivate_idle(idle);
+        self.parts.boards.tidy();
     }
 
     fn actor(&self, inventory: InventoryId) -> impl Fn(Birth) -> InventoryActor + Clone + Send + 'static {

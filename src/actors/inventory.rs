@@ -27,11 +27,12 @@ use super::journal::{Answer, JournalError, JournalHandle, Submission};
 use super::mailbox::Posted;
 use super::registry::{Birth, Passivate, Registry};
 use super::settlement::EscrowedTake;
+use super::shown::{Board, Boards};
 use super::supervision::ActorKind;
 
 /// How old a balance may be that a refusal for want of stock or an answer about the stock rests on, where other servers
 /// may have changed it. One that only refuses commits nothing, and would never learn that units have come back.
-const BALANCE_AGE_MAX: Duration = Duration::from_millis(200);
+pub(super) const BALANCE_AGE_MAX: Duration = Duration::from_millis(200);
 /// How long an actor that starts waits for the database, behind all that was handed in before. Those who wait for it
 /// have deadlines of their own.
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -97,6 +98,8 @@ pub struct InventoryParts {
     pub journal: JournalHandle,
     /// Where it is listed.
     pub registry: Arc<Registry<InventoryId, InventoryActor>>,
+    /// Where it shows what is there.
+    pub boards: Arc<Boards>,
     /// What goes wrong because a test says so.
     pub(super) faults: Faults,
 }
@@ -121,6 +124,7 @@ pub struct InventoryActor {
     id: InventoryId,
     parts: InventoryParts,
     birth: Birth,
+    board: Arc<Board>,
     known: Option<Known>,
     waiting: VecDeque<Waiting>,
     loading: bool,
@@ -134,7 +138,8 @@ impl InventoryActor {
     /// A storekeeper that has still to learn what is there.
     #[must_use]
     pub fn new(id: InventoryId, parts: InventoryParts, birth: Birth) -> Self {
-        Self { id, parts, birth, known: None, waiting: VecDeque::new(), loading: false, stale: false, heard: None }
+        let (board, waiting) = (Arc::default(), VecDeque::new());
+        Self { id, parts, birth, board, known: None, waiting, loading: false, stale: false, heard: None }
     }
 
     /// Reads the balance behind all that was handed in before. Takes in flight stay subtracted from it.
@@ -168,6 +173,7 @@ impl InventoryActor {
                 let mut escrow = self.known.take().map_or_else(|| Escrow::new(balance), |known| known.escrow);
                 escrow.learn(balance);
                 let updated_at = record.updated_at;
+                self.board.write(&Inventory { balance: escrow.balance(), ..record.clone() }, since);
                 self.known = Some(Known { record: Arc::new(record), escrow, updated_at, since });
                 if let Some(told) = self.heard.take() {
                     self.learn(told);
@@ -218,7 +224,8 @@ impl InventoryActor {
             }
         };
         let registry = Arc::clone(&self.parts.registry);
-        let take = (units > 0).then(|| EscrowedTake::new(self.id, self.birth.incarnation, units, registry));
+        let take = (units > 0)
+            .then(|| EscrowedTake::new((self.id, self.birth.incarnation), units, Arc::clone(&self.board), registry));
         self.fault_at(Moment::Before);
         let (work, message) = (Work::Write(Arc::new(entry)), Some(ticket));
         let (span, answer) = (step!(&span, "journal"), Answer::Entry(answer));
@@ -303,6 +310,7 @@ impl Actor for InventoryActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
+        self.parts.boards.put_up(self.id, &self.board);
         self.load(context);
     }
 }
@@ -360,6 +368,7 @@ impl Handler<Reload> for InventoryActor {
 
     fn handle(&mut self, _: Reload, context: &mut Self::Context) {
         self.stale = true;
+        self.board.wipe();
         self.load(context);
     }
 }

@@ -34,6 +34,7 @@ use super::journal_metrics::JournalMetrics;
 use super::mailbox::{Posted, Unposted};
 use super::registry::{Birth, Registry};
 use super::settlement::{EscrowedTake, Settlement};
+use super::shown::Boards;
 use super::supervision::ActorKind;
 
 /// Longest wait between two tries of a batch whose outcome is unknown.
@@ -150,6 +151,8 @@ pub struct JournalParts {
     pub inventories: Arc<Registry<InventoryId, InventoryActor>>,
     /// Who is told what has changed.
     pub announcer: Arc<Announcer>,
+    /// Where what is in stock is shown.
+    pub boards: Arc<Boards>,
     /// Entries of one transaction at most.
     pub batch_max: usize,
     /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.
@@ -326,8 +329,7 @@ fn lane(work: &Work) -> Option<InventoryId> {
 /// took.
 async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) -> (usize, Duration) {
     let _turn = parts.committing.lock().await;
-    let mut settlement =
-        Settlement::new(Arc::clone(&parts.inventories), Arc::clone(&parts.announcer), parts.metrics.clone());
+    let mut settlement = Settlement::new(&parts);
     let now = Instant::now();
     let (mut due, late): (Vec<Queued>, Vec<Queued>) =
         batch.into_iter().partition(|queued| queued.submission.deadline > now);

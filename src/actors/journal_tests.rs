@@ -66,12 +66,13 @@ impl Fixture {
         let (product, stock) = stocked(inventory, first_movement, &clock);
         store.insert_product(&product, Some(&stock)).await.expect("a product");
         let arbiters: Arc<[_]> = Arc::new([Arbiter::current()]);
-        let policy = Policy::default();
+        let (policy, boards) = (Policy::default(), Arc::<Boards>::default());
         let registry = Arc::new(Registry::new(ActorKind::Inventory, policy, Arc::clone(&arbiters), 1_000));
         let parts = JournalParts {
             store: Arc::clone(&store),
             inventories: Arc::clone(&registry),
             announcer: Arc::default(),
+            boards: Arc::clone(&boards),
             batch_max: 100,
             committing: Arc::default(),
             pace: Arc::default(),
@@ -79,8 +80,13 @@ impl Fixture {
             metrics: JournalMetrics::new(&Metrics::new().expect("numbers")),
         };
         let journal = JournalHandle::new(Arc::new(Registry::new(ActorKind::Journal, policy, arbiters, 1_000)), parts);
-        let parts =
-            InventoryParts { store: Arc::clone(&store), journal: journal.clone(), registry, faults: Faults::default() };
+        let parts = InventoryParts {
+            store: Arc::clone(&store),
+            journal: journal.clone(),
+            registry,
+            boards,
+            faults: Faults::default(),
+        };
         Self { journal, inventories: Inventories::new(parts), store, inventory, first_movement, folder }
     }
 

@@ -37,6 +37,7 @@ pub mod relay;
 pub mod roster;
 mod settlement;
 pub mod shop;
+pub mod shown;
 mod stock_change;
 pub mod supervision;
 pub mod sweeper;

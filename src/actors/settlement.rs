@@ -13,10 +13,11 @@ use crate::persistence::entry::{Committed, Done, Refusal, Work};
 
 use super::announcer::Announcer;
 use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
-use super::journal::{JournalError, Queued, is_done};
+use super::journal::{JournalError, JournalParts, Queued, is_done};
 use super::journal_metrics::JournalMetrics;
 use super::mailbox::Mailbox;
 use super::registry::{Incarnation, Registry};
+use super::shown::{Board, Boards};
 
 /// One life of one inventory's actor.
 type Life = (InventoryId, Incarnation);
@@ -25,6 +26,7 @@ type Life = (InventoryId, Incarnation);
 pub struct EscrowedTake {
     life: Life,
     units: i64,
+    board: Arc<Board>,
     registry: Arc<Registry<InventoryId, InventoryActor>>,
     open: bool,
 }
@@ -32,31 +34,37 @@ pub struct EscrowedTake {
 impl EscrowedTake {
     /// `units` of an inventory, set aside by this life of its actor.
     pub(super) fn new(
-        inventory: InventoryId,
-        incarnation: Incarnation,
+        life: Life,
         units: i64,
+        board: Arc<Board>,
         registry: Arc<Registry<InventoryId, InventoryActor>>,
     ) -> Self {
-        Self { life: (inventory, incarnation), units, registry, open: true }
+        board.take(units);
+        Self { life, units, board, registry, open: true }
     }
 
     /// The entry was not taken on at all; the actor itself takes the units back. Gives how many.
     pub(super) fn taken_back(self) -> i64 {
-        self.close().1
+        let (_, units, board) = self.close();
+        board.settle(units, None);
+        units
     }
 
     /// The outcome is known; the caller settles.
-    fn close(mut self) -> (Life, i64) {
+    fn close(mut self) -> (Life, i64, Arc<Board>) {
         self.open = false;
-        (self.life, self.units)
+        (self.life, self.units, Arc::clone(&self.board))
     }
 }
 
 impl Drop for EscrowedTake {
     fn drop(&mut self) {
-        if self.open
-            && let Some(mailbox) = living(&self.registry, self.life)
-        {
+        if !self.open {
+            return;
+        }
+        self.board.settle(self.units, None);
+        self.board.wipe();
+        if let Some(mailbox) = living(&self.registry, self.life) {
             mailbox.tell(Settle { units: self.units, balance: None });
             mailbox.tell(Reload);
         }
@@ -75,18 +83,16 @@ fn living(
 pub(super) struct Settlement {
     registry: Arc<Registry<InventoryId, InventoryActor>>,
     announcer: Arc<Announcer>,
+    boards: Arc<Boards>,
     metrics: JournalMetrics,
     balances: HashMap<InventoryId, ToldBalance>,
     outcomes: Vec<(Queued, Result<Done, JournalError>)>,
 }
 
 impl Settlement {
-    pub(super) fn new(
-        registry: Arc<Registry<InventoryId, InventoryActor>>,
-        announcer: Arc<Announcer>,
-        metrics: JournalMetrics,
-    ) -> Self {
-        Self { registry, announcer, metrics, balances: HashMap::new(), outcomes: Vec::new() }
+    pub(super) fn new(parts: &JournalParts) -> Self {
+        let JournalParts { inventories, announcer, boards, metrics, .. } = parts.clone();
+        Self { registry: inventories, announcer, boards, metrics, balances: HashMap::new(), outcomes: Vec::new() }
     }
 
     /// These have the same outcome, without having been written.
@@ -123,11 +129,11 @@ impl Settlement {
     /// knows less than it thought, and reads.
     pub(super) fn tell(mut self) {
         self.announcer.note(self.changed());
-        let mut takes: HashMap<Life, i64> = HashMap::new();
+        let mut takes: HashMap<Life, (i64, Arc<Board>)> = HashMap::new();
         let mut misled: HashSet<Life> = HashSet::new();
         for (queued, outcome) in &mut self.outcomes {
-            let Some((life, units)) = queued.submission.take.take().map(EscrowedTake::close) else { continue };
-            *takes.entry(life).or_default() += units;
+            let Some((life, units, board)) = queued.submission.take.take().map(EscrowedTake::close) else { continue };
+            takes.entry(life).or_insert_with(|| (0, board)).0 += units;
             if matches!(
                 outcome,
                 Ok(Done::Refused(Refusal::InsufficientStock { .. }))
@@ -136,15 +142,21 @@ impl Settlement {
                 misled.insert(life);
             }
         }
-        for (life, units) in takes {
+        for (life, (units, board)) in takes {
+            let balance = self.balances.remove(&life.0);
+            board.settle(units, balance);
+            if misled.contains(&life) {
+                board.wipe();
+            }
             if let Some(mailbox) = living(&self.registry, life) {
-                mailbox.tell(Settle { units, balance: self.balances.remove(&life.0) });
+                mailbox.tell(Settle { units, balance });
                 if misled.contains(&life) {
                     mailbox.tell(Reload);
                 }
             }
         }
         for (inventory, balance) in self.balances.drain() {
+            self.boards.tell(inventory, balance);
             if let Some((mailbox, _)) = self.registry.find(inventory) {
                 mailbox.tell(Settle { units: 0, balance: Some(balance) });
             }

@@ -58,7 +58,10 @@ async fn dies_in_the_middle_of_a_batch(moment: Moment) {
     let storekeeper = actor(&shop, "inventory", &item.inventory).await;
     // A failed entry is a failed message of the storekeeper, and each was sent again until it was known.
     assert_eq!(count(&storekeeper, "failed"), died_with_it, "{moment:?}");
-    assert!(count(&storekeeper, "processed") > CROWD, "{moment:?}: the crowd, and a look or two at the stock");
+    assert!(
+        count(&storekeeper, "processed") + died_with_it >= CROWD,
+        "{moment:?}: each of the crowd was done or failed"
+    );
     Arc::into_inner(shop).expect("nobody else has it").stop().await;
 }
 
