@@ -351,7 +351,7 @@ pub struct Ticket {
 
 impl Ticket {
     /// The message's turn has come; what waits now came after it.
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.gauge.oldest_ms.store(self.entered_ms, Ordering::Relaxed);
         self.begin_among_others();
     }
@@ -363,7 +363,7 @@ impl Ticket {
     }
 
     /// The message was done: what it asked for was granted, or refused by a rule.
-    pub(super) fn done(mut self) {
+    pub fn done(mut self) {
         self.done = true;
     }
 

@@ -1,0 +1,143 @@
+//! Load as a shop sees it: many people at a server that runs, and then the server's own word on whether its books are
+//! right. `scripts/load` builds this and a server and runs it.
+//!
+//! - `flash-sale`: all want the same product, of which there is not enough; guests put it into a cart and buy at once.
+//! - `browse`: people look at lists and at products, some far more popular than others.
+//! - `mixed`: most look, some fill a cart, half of those buy.
+//! - `peak`: as many requests as one route does, one route after the other, asked by wrk.
+//!
+//! The first three are goose's, which plays people and measures as they would, and writes a report in HTML; it takes as
+//! much of the machine as the server does. Peak rates are therefore wrk's, which takes little. Without `--url` this
+//! starts a server of its own, on loopback. Another machine is asked only when `--anywhere` says so.
+
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a program that measures stops at a fault and prints")]
+
+mod api;
+mod peak;
+#[expect(dead_code, reason = "tests share a server; a load test has its own, and more durable, one")]
+#[path = "../../tests/support/postgres.rs"]
+mod postgres;
+#[expect(dead_code, reason = "tests do more with it")]
+#[path = "../../tests/support/redis.rs"]
+mod redis;
+mod scenarios;
+mod server;
+#[path = "../../tests/support/unprivileged.rs"]
+mod unprivileged;
+mod verdict;
+#[path = "../../benches/support/zipf.rs"]
+mod zipf;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, ValueEnum};
+use url::{Host, Url};
+
+use api::Api;
+use scenarios::People;
+use server::Server;
+
+/// Plays a load against a server and asks the server for a verdict.
+#[derive(Parser)]
+#[command(name = "scripts/load")]
+struct Arguments {
+    /// What is played.
+    #[arg(value_enum)]
+    load: Load,
+    /// People at a time, or connections.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    users: u16,
+    /// For how long, seconds; of a peak, each route.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Products; a flash sale has one.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    products: u32,
+    /// Units of each; of a peak there is always enough.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
+    stock: i64,
+    /// Buyers who have signed in, who take turns.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    buyers: u16,
+    /// How long a person thinks between two steps at most, milliseconds.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    think_ms: u64,
+    /// The server is to have PostgreSQL, with every commit synced, and Redis: private ones, which this starts.
+    #[arg(long, conflicts_with = "url")]
+    real: bool,
+    /// A server that runs already, whose administrator's ADMIN_EMAIL and ADMIN_PASSWORD are in the environment.
+    #[arg(long)]
+    url: Option<Url>,
+    /// The server may be on another machine.
+    #[arg(long, requires = "url")]
+    anywhere: bool,
+    /// Where the report goes.
+    #[arg(long, default_value = "target/load")]
+    reports: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Load {
+    FlashSale,
+    Browse,
+    Mixed,
+    Peak,
+}
+
+impl Load {
+    fn name(self) -> &'static str {
+        match self {
+            Self::FlashSale => "flash-sale",
+            Self::Browse => "browse",
+            Self::Mixed => "mixed",
+            Self::Peak => "peak",
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(url) = &arguments.url
+        && !arguments.anywhere
+        && !is_loopback(url)
+    {
+        println!(
+            "--url: {url} is not on this machine; a load is no kindness to others. --anywhere says that it is meant."
+        );
+        return ExitCode::from(2);
+    }
+    let server = match &arguments.url {
+        None => Server::start(arguments.real).await,
+        Some(url) => Server::given(url),
+    };
+    let (name, stock) = (arguments.load.name(), stock(&arguments));
+    println!("{name}: {} at {}", server.place(), server.base());
+    let api = Api::sign_in(&server).await;
+    let people = Arc::new(People::gather(&api, products(&arguments), stock, arguments.buyers).await);
+    println!("{} products with {stock} units each, {} buyers signed in", people.items.len(), people.buyers.len());
+    match arguments.load {
+        Load::FlashSale | Load::Browse | Load::Mixed => scenarios::play(&arguments, &server, &people).await,
+        Load::Peak => peak::measure(&arguments, &server, &people),
+    }
+    if verdict::of(&api, &people, server).await { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn products(arguments: &Arguments) -> u32 {
+    if arguments.load == Load::FlashSale { 1 } else { arguments.products }
+}
+
+fn stock(arguments: &Arguments) -> i64 {
+    if arguments.load == Load::Peak { peak::STOCK } else { arguments.stock }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
