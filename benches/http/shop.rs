@@ -20,6 +20,8 @@ use crate::usual::{Usual, way};
 /// RabbitMQ, when it is there: `scripts/services` starts one and sets it.
 const GIVEN_BROKER: &str = "TEST_AMQP_URL";
 const TOKEN_SECRET: &str = "a key of the benches and of nothing else";
+/// How long events may take to come out.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked whether all events are out.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
 /// Commits that are timed.
@@ -98,10 +100,16 @@ impl Scene {
         Self { app, usual, buyers, commit_us, options, _services: services }
     }
 
-    /// Waits until all events are out: what an earlier case left to do is not the next one's to pay for.
+    /// Waits until all events are out: what an earlier case left to do is not the next one's to pay for. Where they do
+    /// not come out, says so.
     pub(crate) async fn settle(&self) {
-        while self.unpublished().await > 0 {
-            tokio::time::sleep(LOOK_PERIOD).await;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.unpublished().await {
+                0 => return,
+                waiting if Instant::now() > end => return println!("{waiting} events are not out after {PATIENCE:?}"),
+                _ => tokio::time::sleep(LOOK_PERIOD).await,
+            }
         }
     }
 
