@@ -12,6 +12,7 @@ mod moments;
 mod node;
 mod nodes;
 mod outage;
+mod outbox;
 mod proxy;
 #[path = "../support/postgres.rs"]
 mod server;
