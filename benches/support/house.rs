@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
-use storekeeper::actors::command::Command;
+use storekeeper::actors::command::{Command, CommandError};
 use storekeeper::actors::house::{House, HouseLimits, HouseParts};
-use storekeeper::actors::shop::Shop;
+use storekeeper::actors::shop::{Shop, StockRequest};
 use storekeeper::config::Config;
 use storekeeper::domain::ids::{InventoryId, ProductId};
+use storekeeper::domain::stock::{Action, Reason};
 use storekeeper::messaging::mail::Templates;
 use storekeeper::observability::metrics::Metrics;
 use storekeeper::persistence::clock::Clock;
@@ -95,7 +96,8 @@ impl<S: Shelves> Till<S> for Journal {
     }
 }
 
-/// Asks a product's actor what is in stock, and writes nothing.
+/// Asks a product's actor for more than there is: it refuses from memory, and nothing is written. (Looking would not ask
+/// it: what it shows is on its board.)
 pub(crate) struct Asking(Actors);
 
 impl<S: Shelves> Till<S> for Asking {
@@ -105,6 +107,10 @@ impl<S: Shelves> Till<S> for Asking {
 
     async fn hold(&self, product: ProductId) {
         // Product and inventory have one number.
-        self.0.shop.stock(InventoryId(product.0), deadline()).await.expect("it says what is there");
+        let (inventory, units) = (InventoryId(product.0), i64::MAX / 4);
+        let (action, reason) = (Action::Out, Reason::Adjustment);
+        let request = StockRequest { inventory, action, units, reason, reference: None };
+        let refused = self.0.shop.change_stock(request, command()).await;
+        assert!(matches!(refused, Err(CommandError::InsufficientStock { .. })), "{refused:?}");
     }
 }

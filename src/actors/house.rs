@@ -206,7 +206,7 @@ impl House {
             inventories: self.inventories.clone(),
             idle_ttl: self.idle_ttl,
         };
-        tokio::spawn(watched.watch(self.watch.clone()));
+        tokio::spawn(watch_on(watched, self.watch.clone()));
         self.news.start(&self.watch);
         if let Some(broker) = &self.broker {
             tokio::spawn(wake_when_connected(self.watch.clone(), broker.connected(), self.relay.clone()));
@@ -452,7 +452,18 @@ async fn wake_when_connected(end: CancellationToken, mut connected: watch::Recei
     }
 }
 
+/// Watches until `end`: where that panics, from anew.
+async fn watch_on(watched: Watched, end: CancellationToken) {
+    while let Err(error) = tokio::spawn(watched.clone().watch(end.clone())).await {
+        tracing::error!(%error, "who looks after the actors died; another begins");
+        if end.run_until_cancelled(tokio::time::sleep(WATCH_PERIOD)).await.is_none() {
+            return;
+        }
+    }
+}
+
 /// Whom somebody has to look after.
+#[derive(Clone)]
 struct Watched {
     relay: RelayHandle,
     mailer: MailerHandle,
