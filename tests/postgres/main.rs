@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails where it stands")]
 
+mod census;
 mod contention;
 mod cut;
 mod dump;

@@ -63,7 +63,9 @@ impl Upkeep for PostgresStore {
     }
 
     async fn census(&self) -> Result<Census, StoreError> {
-        let row: CensusRow = sqlx::query_as(CENSUS).fetch_one(&self.pool).answered().await?;
+        // Planned anew each time: the plan of a statement without parameters is kept, and one that was made when the
+        // tables were empty takes for ever after a burst.
+        let row: CensusRow = sqlx::query_as(CENSUS).persistent(false).fetch_one(&self.pool).answered().await?;
         Ok(row.into())
     }
 
