@@ -47,7 +47,7 @@ pub struct CartParts {
     pub inventories: Inventories,
     /// Names and prices.
     pub catalogue: Arc<Catalogue>,
-    /// Where each change is shown before it is answered.
+    /// Where it is seen to that carts are shown as the database has them.
     pub mirror: Mirror,
     /// The rules of the shop.
     pub rules: ShopRules,
@@ -122,7 +122,6 @@ pub(super) async fn change(
         let takes = line.map_or(0, |line| line.units_taken()).max(0);
         write(parts, entry, takes, line.map(|line| line.inventory()), command.deadline).await?;
         parts.faults.pass(ActorKind::Cart, Moment::During, Some(cart.id.key.0)).await;
-        parts.mirror.show(&after).await;
         Ok((view, Some(KeptCart { cart: after, order: None })))
     })
     .await
@@ -149,6 +148,7 @@ fn entry_of_change(
         session: Some(SessionChange { key: cart.id.key, action }),
         lines: line.into_iter().collect(),
         line_end: Some(HoldState::Released),
+        leaves: Some(after.clone()),
         movements: movement.into_iter().collect(),
         remember: remember(command.remember.as_ref(), view.clone()),
         ..Entry::default()
@@ -195,9 +195,7 @@ pub(super) async fn clear(
         let mut entry = ending(&cart, CartState::Cleared, &command.actor);
         entry.remember = remember(command.remember.as_ref(), ());
         write(parts, entry, 0, None, command.deadline).await?;
-        let kept = ended(cart, CartState::Cleared);
-        parts.mirror.show(&kept.cart).await;
-        Ok(((), Some(kept)))
+        Ok(((), Some(ended(cart, CartState::Cleared))))
     })
     .await
 }
@@ -206,11 +204,7 @@ pub(super) async fn clear(
 pub(super) async fn expire(parts: CartParts, cart: Cart) -> Left {
     let entry = ending(&cart, CartState::Expired, &Arc::from("expiry"));
     match write(&parts, entry, 0, None, Instant::now() + EXPIRY_DEADLINE).await {
-        Ok(_) => {
-            let kept = ended(cart, CartState::Expired);
-            parts.mirror.show(&kept.cart).await;
-            Left::Now(Box::new(kept))
-        }
+        Ok(_) => Left::Now(Box::new(ended(cart, CartState::Expired))),
         // The next sweep tries again. When many wait, that is no news.
         Err(Failed::Said(CommandError::Unposted(_))) => Left::Same,
         Err(Failed::Said(error)) => {
@@ -236,6 +230,7 @@ pub(super) fn ending(cart: &Cart, state: CartState, actor: &Arc<str>) -> Entry {
         session: Some(SessionChange { key: cart.id.key, action }),
         lines,
         line_end: Some(line_end),
+        leaves: Some(ended(cart.clone(), state).cart),
         movements,
         ..Entry::default()
     }

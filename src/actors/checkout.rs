@@ -22,14 +22,13 @@ use crate::persistence::entry::{Applied, Entry, NewEvent, NewMovement, OrderChan
 use crate::persistence::records::{Order, OrderedLine};
 
 use super::cart::{Became, NotClaimed};
-use super::cart_change::{CartParts, ending, is_stale, ordered, remember};
+use super::cart_change::{CartParts, ending, is_stale, remember};
 use super::carts::Carts;
 use super::catalogue::Catalogue;
 use super::command::{AppliedOutcome, CheckedOut, Command, CommandError, OrderTransition};
 use super::faults::{Faults, Moment};
 use super::journal::{JournalError, JournalHandle};
 use super::mailer::MailRoom;
-use super::mirror::Mirror;
 use super::relay::RelayHandle;
 use super::shop::{CheckoutRequest, ShopRules};
 use super::supervision::ActorKind;
@@ -54,8 +53,6 @@ pub struct CheckoutParts {
     pub mail: Arc<MailRoom>,
     /// Who is told that there are events.
     pub relay: RelayHandle,
-    /// Where the cart's end is shown before it is answered.
-    pub mirror: Mirror,
     /// The rules of the shop.
     pub rules: ShopRules,
     /// What goes wrong because a test says so.
@@ -66,8 +63,8 @@ impl CheckoutParts {
     /// What the carts work with, and what comes after a checkout.
     #[must_use]
     pub fn new(carts: Carts, mail: Arc<MailRoom>, relay: RelayHandle) -> Self {
-        let CartParts { store, clock, journal, catalogue, mirror, rules, faults, .. } = carts.parts().clone();
-        Self { store, clock, journal, carts, catalogue, mail, relay, mirror, rules, faults }
+        let CartParts { store, clock, journal, catalogue, rules, faults, .. } = carts.parts().clone();
+        Self { store, clock, journal, carts, catalogue, mail, relay, rules, faults }
     }
 }
 
@@ -102,7 +99,6 @@ pub(super) async fn checkout(
                 parts.faults.pass(ActorKind::Orders, Moment::After, None).await;
                 drop(claim.ended.send(Became::Order(order.id)));
                 parts.relay.wake();
-                parts.mirror.show(&ordered(claim.cart, order.id).cart).await;
                 return Ok(CheckedOut { order, placed: true });
             }
             Err(JournalError::Refused(Refusal::ProductChanged { product })) => {

@@ -137,10 +137,10 @@ impl House {
         let HouseParts { mail_sender, mail_server, arbiters, runtime, metrics, .. } = parts;
         let built = Builder { store, clock, arbiters, limits, metrics, faults };
         let announcer = Arc::<Announcer>::default();
-        let (inventories, journal) = built.stock(&announcer);
-        let catalogue = Arc::new(Catalogue::new(Arc::clone(&built.store)));
         let mirror =
             redis.map_or_else(Mirror::off, |redis| Mirror::open(redis, Arc::clone(&built.store), built.clock.clone()));
+        let (inventories, journal) = built.stock(&announcer, &mirror);
+        let catalogue = Arc::new(Catalogue::new(Arc::clone(&built.store)));
         let carts = built.carts(&inventories, &journal, &catalogue, &mirror, rules);
         let mail = Arc::new(MailRoom::new(templates, mail_sender, mail_server.is_none()));
         let mailer = built.mailer(mail_server);
@@ -310,7 +310,7 @@ impl Builder {
         Arc::new(Registry::new(kind, self.limits.supervision.of_the_only_one(), Arc::clone(&self.arbiters), limit))
     }
 
-    fn stock(&self, announcer: &Arc<Announcer>) -> (Inventories, JournalHandle) {
+    fn stock(&self, announcer: &Arc<Announcer>, mirror: &Mirror) -> (Inventories, JournalHandle) {
         let HouseLimits { supervision, inventory_mailbox, journal_mailbox, journal_batch_max, .. } = self.limits;
         let boards = Arc::<Boards>::default();
         let stock =
@@ -320,6 +320,7 @@ impl Builder {
             inventories: Arc::clone(&stock),
             announcer: Arc::clone(announcer),
             boards: Arc::clone(&boards),
+            mirror: mirror.clone(),
             batch_max: journal_batch_max,
             committing: Arc::default(),
             pace: Arc::default(),

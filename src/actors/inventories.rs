@@ -46,7 +46,7 @@ impl Inventories {
         deadline: Instant,
     ) -> Result<Applied, JournalError> {
         let (answer, outcome) = oneshot::channel();
-        let message = ChangeStock { entry, takes, deadline, span: trace::here(), answer };
+        let message = ChangeStock { entry: Arc::new(entry), takes, deadline, span: trace::here(), answer };
         let posted = self.parts.registry.post(inventory, message, self.actor(inventory));
         posted.map_err(|(_, unposted)| JournalError::Unposted(unposted))?;
         outcome.await.unwrap_or(Err(JournalError::Died))

@@ -40,7 +40,7 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// An entry that changes this inventory's stock.
 pub struct ChangeStock {
     /// What is to be written.
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     /// Units that it takes from what is available; 0 when it gives.
     pub takes: i64,
     /// When it need not be begun any more.
@@ -227,7 +227,7 @@ impl InventoryActor {
         let take = (units > 0)
             .then(|| EscrowedTake::new((self.id, self.birth.incarnation), units, Arc::clone(&self.board), registry));
         self.fault_at(Moment::Before);
-        let (work, message) = (Work::Write(Arc::new(entry)), Some(ticket));
+        let (work, message) = (Work::Write(entry), Some(ticket));
         let (span, answer) = (step!(&span, "journal"), Answer::Entry(answer));
         drop(step);
         let submission = Submission { work, take, message, deadline, span, answer };

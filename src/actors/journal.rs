@@ -32,6 +32,7 @@ use super::gauge::Ticket;
 use super::inventory::InventoryActor;
 use super::journal_metrics::JournalMetrics;
 use super::mailbox::{Posted, Unposted};
+use super::mirror::Mirror;
 use super::registry::{Birth, Registry};
 use super::settlement::{EscrowedTake, Settlement};
 use super::shown::Boards;
@@ -153,6 +154,8 @@ pub struct JournalParts {
     pub announcer: Arc<Announcer>,
     /// Where what is in stock is shown.
     pub boards: Arc<Boards>,
+    /// Where carts are shown before their changes are answered.
+    pub mirror: Mirror,
     /// Entries of one transaction at most.
     pub batch_max: usize,
     /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.

@@ -73,6 +73,7 @@ impl Fixture {
             inventories: Arc::clone(&registry),
             announcer: Arc::default(),
             boards: Arc::clone(&boards),
+            mirror: Mirror::off(),
             batch_max: 100,
             committing: Arc::default(),
             pace: Arc::default(),

@@ -5,6 +5,7 @@
 //! mirror is never asked what is in a cart: an actor that begins compares, and where the two differ the database is
 //! right.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -113,37 +114,34 @@ impl Mirror {
         self.shared.as_ref().map_or(0, |shared| shared.repaired.load(Ordering::Relaxed))
     }
 
-    /// Shows a cart as it was just committed. Comes back when it is shown, when that has taken too long, or at once
-    /// when Redis is away; what is not shown then is shown later.
-    pub(super) async fn show(&self, cart: &Cart) {
-        let Some(shared) = &self.shared else { return };
-        match shared.try_show(cart).await {
-            Ok(shown) if shown.is_newer() => shared.note(cart.id.key),
-            Ok(_) => {}
-            Err(NotShown::Away) => shared.note(cart.id.key),
-            Err(NotShown::Failed) => {
-                shared.note(cart.id.key);
-                shared.wake.notify_one();
-            }
-        }
+    /// Shows carts as they were just committed, then calls `then`: when they are shown, when that has taken too long, or
+    /// at once when Redis is away. What is not shown then is shown later.
+    pub(super) fn show(&self, carts: &[&Cart], then: impl FnOnce() + Send + 'static) {
+        let Some(shared) = self.shared.clone().filter(|_| !carts.is_empty()) else { return then() };
+        let Some(connection) = shared.connection() else {
+            carts.iter().for_each(|cart| shared.note(cart.id.key));
+            return then();
+        };
+        let images = shared.images(carts);
+        let tasks = shared.tasks.clone();
+        tasks.spawn(async move {
+            drop(shared.show(&connection, &images).await);
+            then();
+        });
     }
 
     /// Sees whether the mirror shows a cart as it was just read from the database, and repairs it if not. Nobody
     /// waits for that.
     pub(super) fn compare(&self, cart: &Cart) {
-        let Some(shared) = self.shared.clone().filter(|shared| shared.connection().is_some()) else { return };
-        let cart = cart.clone();
+        let Some(shared) = self.shared.clone() else { return };
+        // What Redis missed is shown when it is back.
+        let Some(connection) = shared.connection() else { return };
+        let images = shared.images(&[cart]);
         let tasks = shared.tasks.clone();
         tasks.spawn(async move {
-            match shared.try_show(&cart).await {
-                Ok(shown) if shown.is_newer() => shared.note(cart.id.key),
-                Ok(shown) => shared.count(cart.id.key, &shown),
-                // What Redis missed is shown when it is back.
-                Err(NotShown::Away) => {}
-                Err(NotShown::Failed) => {
-                    shared.note(cart.id.key);
-                    shared.wake.notify_one();
-                }
+            let shown = shared.show(&connection, &images).await.unwrap_or_default();
+            for (image, shown) in images.iter().zip(&shown).filter(|(_, shown)| !shown.is_newer()) {
+                shared.count(image.key(), shown);
             }
         });
     }
@@ -167,34 +165,29 @@ impl Mirror {
     }
 }
 
-/// Why a cart was not shown.
-enum NotShown {
-    /// Redis is known to be away.
-    Away,
-    /// It did not answer in time, or refused.
-    Failed,
-}
-
 impl Shared {
-    async fn try_show(&self, cart: &Cart) -> Result<Shown, NotShown> {
-        let connection = self.connection().ok_or(NotShown::Away)?;
-        let image = self.image(cart);
-        match tokio::time::timeout(WAIT_MAX, connection.show(&image)).await {
-            Ok(Ok(shown)) => Ok(shown),
-            Ok(Err(error)) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, cart = %cart.id.key, "a cart is not mirrored");
-                Err(NotShown::Failed)
+    /// Shows carts within [`WAIT_MAX`], and notes those that are not shown as they are: all, when Redis does not answer.
+    async fn show(&self, connection: &MirrorConnection, images: &[CartImage]) -> Option<Vec<Shown>> {
+        let shown = match tokio::time::timeout(WAIT_MAX, connection.show(images)).await {
+            Ok(Ok(shown)) => shown,
+            failed => {
+                let error = failed.ok().and_then(Result::err);
+                let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+                tracing::debug!(error, carts = images.len(), "carts are not mirrored in time");
+                images.iter().for_each(|image| self.note(image.key()));
+                self.wake.notify_one();
+                return None;
             }
-            Err(_) => {
-                tracing::debug!(cart = %cart.id.key, "a cart is not mirrored in time");
-                Err(NotShown::Failed)
-            }
-        }
+        };
+        let newer = images.iter().zip(&shown).filter(|(_, shown)| shown.is_newer());
+        newer.for_each(|(image, _)| self.note(image.key()));
+        Some(shown)
     }
 
-    /// What is to be shown of a cart now.
-    pub(super) fn image(&self, cart: &Cart) -> CartImage {
-        CartImage::of(cart, self.clock.now())
+    /// What is to be shown of carts now.
+    pub(super) fn images(&self, carts: &[impl Borrow<Cart>]) -> Vec<CartImage> {
+        let now = self.clock.now();
+        carts.iter().map(|cart| CartImage::of(cart.borrow(), now)).collect()
     }
 
     fn connection(&self) -> Option<MirrorConnection> {

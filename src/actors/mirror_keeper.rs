@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures_util::future::try_join_all;
 use uuid::Uuid;
 
 use crate::domain::cart::Cart;
@@ -27,8 +26,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(500);
 const RECONNECT_PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Carts read from the database at a time.
 const PAGE: u32 = 256;
-/// Carts shown at a time: those of the customers are to find room between them.
-const AT_ONCE: usize = 64;
 
 /// The keeper.
 pub(super) struct Keeper {
@@ -170,9 +167,12 @@ impl Keeper {
     /// shown wrongly: what the database says *now* tells which.
     async fn show_all(&self, connection: &MirrorConnection, carts: &[Cart]) -> Result<(), Behind> {
         let mut newer: Vec<(CartKey, Shown)> = Vec::new();
-        for few in carts.chunks(AT_ONCE) {
-            let shown = try_join_all(few.iter().map(|cart| self.show(connection, cart))).await?;
-            newer.extend(shown.into_iter().filter(|(_, shown)| shown.is_newer()));
+        for (cart, shown) in carts.iter().zip(connection.show(&self.shared.images(carts)).await?) {
+            if shown.is_newer() {
+                newer.push((cart.id.key, shown));
+            } else {
+                self.shared.count(cart.id.key, &shown);
+            }
         }
         if newer.is_empty() {
             return Ok(());
@@ -180,19 +180,13 @@ impl Keeper {
         let keys: Vec<CartKey> = newer.iter().map(|(key, _)| *key).collect();
         for cart in self.store.carts(&keys).await? {
             for (_, seen) in newer.iter().filter(|(key, _)| *key == cart.id.key) {
-                let shown = connection.show_in_place_of(seen, &self.shared.image(&cart)).await?;
-                self.shared.count(cart.id.key, &shown);
+                for image in self.shared.images(&[&cart]) {
+                    let shown = connection.show_in_place_of(seen, &image).await?;
+                    self.shared.count(cart.id.key, &shown);
+                }
             }
         }
         Ok(())
-    }
-
-    async fn show(&self, connection: &MirrorConnection, cart: &Cart) -> Result<(CartKey, Shown), MirrorError> {
-        let shown = connection.show(&self.shared.image(cart)).await?;
-        if !shown.is_newer() {
-            self.shared.count(cart.id.key, &shown);
-        }
-        Ok((cart.id.key, shown))
     }
 
     /// The server ends: shows what is noted, and takes its marks away.

@@ -1,4 +1,5 @@
-//! What becomes known after a batch, and who is told: first the inventory actors, then those who wait for an answer.
+//! What becomes known after a batch, and who is told: first the inventory actors, then the mirror of the carts, then those
+//! who wait for an answer.
 //!
 //! Units that an actor has set aside for an entry travel with it as an [`EscrowedTake`]. Wherever that ends without
 //! having been settled (in the mailbox of a journal that died, in a commit that died), the actor is told to give the
@@ -7,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::domain::cart::Cart;
 use crate::domain::ids::InventoryId;
 use crate::domain::stock::Balance;
 use crate::persistence::entry::{Committed, Done, Refusal, Work};
@@ -16,6 +18,7 @@ use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
 use super::journal::{JournalError, JournalParts, Queued, is_done};
 use super::journal_metrics::JournalMetrics;
 use super::mailbox::Mailbox;
+use super::mirror::Mirror;
 use super::registry::{Incarnation, Registry};
 use super::shown::{Board, Boards};
 
@@ -84,6 +87,7 @@ pub(super) struct Settlement {
     registry: Arc<Registry<InventoryId, InventoryActor>>,
     announcer: Arc<Announcer>,
     boards: Arc<Boards>,
+    mirror: Mirror,
     metrics: JournalMetrics,
     balances: HashMap<InventoryId, ToldBalance>,
     outcomes: Vec<(Queued, Result<Done, JournalError>)>,
@@ -91,8 +95,8 @@ pub(super) struct Settlement {
 
 impl Settlement {
     pub(super) fn new(parts: &JournalParts) -> Self {
-        let JournalParts { inventories, announcer, boards, metrics, .. } = parts.clone();
-        Self { registry: inventories, announcer, boards, metrics, balances: HashMap::new(), outcomes: Vec::new() }
+        let JournalParts { inventories: registry, announcer, boards, mirror, metrics, .. } = parts.clone();
+        Self { registry, announcer, boards, mirror, metrics, balances: HashMap::new(), outcomes: Vec::new() }
     }
 
     /// These have the same outcome, without having been written.
@@ -161,14 +165,33 @@ impl Settlement {
                 mailbox.tell(Settle { units: 0, balance: Some(balance) });
             }
         }
-        for (Queued { submission, ticket }, outcome) in self.outcomes.drain(..) {
+        self.answer();
+    }
+
+    /// Answers everybody: who has changed a cart when the mirror shows it, the others at once.
+    fn answer(self) {
+        let mut to_be_shown = Vec::new();
+        for (Queued { submission, ticket }, outcome) in self.outcomes {
             if is_done(&outcome) {
                 ticket.done();
             } else {
                 drop(ticket);
             }
             self.metrics.outcome(&outcome);
-            submission.answer(outcome);
+            match (&submission.work, &outcome) {
+                (Work::Write(entry), Ok(Done::Applied(_))) if entry.leaves.is_some() => {
+                    to_be_shown.push((Arc::clone(entry), submission, outcome));
+                }
+                _ => submission.answer(outcome),
+            }
         }
+        let (entries, answers): (Vec<_>, Vec<_>) =
+            to_be_shown.into_iter().map(|(entry, submission, outcome)| (entry, (submission, outcome))).unzip();
+        let carts: Vec<&Cart> = entries.iter().filter_map(|entry| entry.leaves.as_ref()).collect();
+        self.mirror.show(&carts, move || {
+            for (submission, outcome) in answers {
+                submission.answer(outcome);
+            }
+        });
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::domain::cart::{CartState, HoldState, LineChange};
+use crate::domain::cart::{Cart, CartState, HoldState, LineChange};
 use crate::domain::ids::{CartKey, EventId, InventoryId, MovementId, OrderId, ProductId};
 use crate::domain::order::OrderStatus;
 use crate::domain::stock::{Balance, Move};
@@ -24,6 +24,8 @@ pub struct Entry {
     pub lines: Vec<LineChange>,
     /// How lines that end here end.
     pub line_end: Option<HoldState>,
+    /// The cart as this leaves it, for those who mirror carts; the store does not look at it.
+    pub leaves: Option<Cart>,
     /// The ledger rows. Either all of them take stock or none does.
     pub movements: Vec<NewMovement>,
     /// What happens to an order.

@@ -2,8 +2,8 @@
 //! those before it.
 //!
 //! Nothing here tries again, but for what a cluster's own rules send elsewhere: a connection that has failed is given
-//! up by whoever holds it, and another is opened. A cluster's two keys of a cart may be on two nodes, so they are
-//! written by two requests.
+//! up by whoever holds it, and another is opened. One server is told of many carts by one request; a cluster's two keys
+//! of a cart may be on two nodes, so they are written by two.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
-use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, Script, ScriptInvocation, cmd};
+use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Script, ScriptInvocation, cmd};
 use futures_util::future::{try_join, try_join_all};
 use uuid::Uuid;
 
@@ -28,7 +28,11 @@ const CLUSTER_RETRIES: u32 = 3;
 /// Requests that may wait for answers; more wait before they are sent.
 const IN_FLIGHT_MAX: usize = 4_096;
 
+/// Carts of one request, for whose time the server does nothing else.
+const CARTS_MAX: usize = 128;
+
 static SHOW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("show.lua")));
+static SHOW_CARTS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("show_carts.lua")));
 
 /// A connection to Redis; clones share it.
 #[derive(Clone)]
@@ -56,7 +60,20 @@ pub enum KeyOutcome {
     Repaired,
 }
 
-/// What became of the two keys of a cart.
+impl KeyOutcome {
+    /// What a script said, and the version that it found.
+    fn of((done, version): (String, String)) -> Result<Self, MirrorError> {
+        match done.as_str() {
+            "newer" => Ok(Self::Newer(version)),
+            "same" => Ok(Self::Same),
+            "shown" => Ok(Self::Shown),
+            "repaired" => Ok(Self::Repaired),
+            _ => Err(MirrorError::Answer(done)),
+        }
+    }
+}
+
+/// What became of the two keys of a cart. One server writes both or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// `cart:<sessionId>`.
@@ -99,12 +116,13 @@ impl MirrorConnection {
         Ok(Self { wire, marks: marker::names(server, options.is_cluster).into() })
     }
 
-    /// Shows a cart as it is, unless something newer is shown.
+    /// Shows carts as they are, each unless something newer is shown. Gives what became of each, in their order.
     ///
     /// # Errors
-    /// [`MirrorError`]; each of its keys may have been written or not.
-    pub async fn show(&self, image: &CartImage) -> Result<Shown, MirrorError> {
-        self.show_over(image, ["", ""]).await
+    /// [`MirrorError`]; each of the keys may have been written or not.
+    pub async fn show(&self, images: &[CartImage]) -> Result<Vec<Shown>, MirrorError> {
+        let images: Vec<(&CartImage, [&str; 2])> = images.iter().map(|image| (image, ["", ""])).collect();
+        self.show_over(&images).await
     }
 
     /// Shows a cart as the database has it, over something newer that was `seen` shown. To be called only with what
@@ -113,13 +131,26 @@ impl MirrorConnection {
     /// # Errors
     /// As of [`show`](Self::show).
     pub async fn show_in_place_of(&self, seen: &Shown, image: &CartImage) -> Result<Shown, MirrorError> {
-        self.show_over(image, seen.newer()).await
+        let shown = self.show_over(&[(image, seen.newer())]).await?.pop();
+        shown.ok_or_else(|| MirrorError::Answer(String::new()))
     }
 
-    async fn show_over(&self, image: &CartImage, [cart, session]: [&str; 2]) -> Result<Shown, MirrorError> {
-        let (cart, session) = (image.cart(&SHOW, cart), image.session(&SHOW, session));
-        let (cart, session) = try_join(self.run(&cart), self.run(&session)).await?;
-        Ok(Shown { cart, session })
+    async fn show_over(&self, images: &[(&CartImage, [&str; 2])]) -> Result<Vec<Shown>, MirrorError> {
+        match &self.wire {
+            Wire::Server(server) => {
+                let requests = images.chunks(CARTS_MAX).map(|few| show_on_server(server.clone(), few));
+                Ok(try_join_all(requests).await?.into_iter().flatten().collect())
+            }
+            Wire::Cluster(cluster) => {
+                let carts = images.iter().map(async |(image, [cart, session])| {
+                    let (cart, session) = (image.cart(&SHOW, cart), image.session(&SHOW, session));
+                    let both =
+                        try_join(show_in_cluster(cluster.clone(), &cart), show_in_cluster(cluster.clone(), &session));
+                    both.await.map(|(cart, session)| Shown { cart, session })
+                });
+                try_join_all(carts).await
+            }
+        }
     }
 
     /// Sets this server's marks again. Gives whether they were all there: if not, keys have been lost.
@@ -145,21 +176,6 @@ impl MirrorConnection {
         try_join_all(remove).await.map(|_| ())
     }
 
-    async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<KeyOutcome, MirrorError> {
-        let answer: RedisResult<(String, String)> = match &self.wire {
-            Wire::Server(connection) => invocation.invoke_async(&mut connection.clone()).await,
-            Wire::Cluster(connection) => invocation.invoke_async(&mut connection.clone()).await,
-        };
-        let (done, version) = answer?;
-        match done.as_str() {
-            "newer" => Ok(KeyOutcome::Newer(version)),
-            "same" => Ok(KeyOutcome::Same),
-            "shown" => Ok(KeyOutcome::Shown),
-            "repaired" => Ok(KeyOutcome::Repaired),
-            _ => Err(MirrorError::Answer(done)),
-        }
-    }
-
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, MirrorError> {
         let answer = match &self.wire {
             Wire::Server(connection) => command.query_async(&mut connection.clone()).await,
@@ -167,6 +183,31 @@ impl MirrorConnection {
         };
         Ok(answer?)
     }
+}
+
+async fn show_on_server(
+    mut server: MultiplexedConnection,
+    images: &[(&CartImage, [&str; 2])],
+) -> Result<Vec<Shown>, MirrorError> {
+    let mut invocation = SHOW_CARTS.prepare_invoke();
+    for (image, [_, wrong]) in images {
+        image.add_to(&mut invocation, wrong);
+    }
+    let answers: Vec<(String, String)> = invocation.invoke_async(&mut server).await?;
+    if answers.len() != images.len() {
+        return Err(MirrorError::Answer(format!("{} carts for {}", answers.len(), images.len())));
+    }
+    let outcomes = answers
+        .into_iter()
+        .map(|answer| KeyOutcome::of(answer).map(|session| Shown { cart: session.clone(), session }));
+    outcomes.collect()
+}
+
+async fn show_in_cluster(
+    mut cluster: ClusterConnection,
+    invocation: &ScriptInvocation<'_>,
+) -> Result<KeyOutcome, MirrorError> {
+    KeyOutcome::of(invocation.invoke_async(&mut cluster).await?)
 }
 
 async fn connect(options: &RedisOptions) -> Result<Wire, MirrorError> {

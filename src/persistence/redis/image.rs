@@ -9,8 +9,8 @@ use crate::domain::cart::{Cart, CartState};
 use crate::domain::ids::{CartKey, CartSessionId, InventoryId};
 use crate::domain::timestamp::Timestamp;
 
-/// For how long the version of a cart that has ended is remembered: no write is under way for so long.
-const REMEMBERED_FOR: Duration = Duration::from_secs(300);
+/// For how many milliseconds the version of a cart that has ended is remembered: no write is under way for so long.
+const REMEMBERED_FOR_MS: u64 = 300_000;
 
 /// What the mirror is to show of a cart at one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,18 @@ impl CartImage {
         self.id.key
     }
 
-    /// Shows the hash of the lines. `wrong`: a remembered version that the database says is none.
+    /// What one server is told of it, after that of others. `wrong`: a shown version that the database says is none.
+    pub(super) fn add_to(&self, invocation: &mut ScriptInvocation<'_>, wrong: &str) {
+        let session = format!("session:{}", self.id);
+        let ended = version_key(&session);
+        invocation.key(format!("cart:{}", self.id)).key(session).key(ended);
+        invocation.arg(self.version).arg(self.life_ms).arg(REMEMBERED_FOR_MS).arg(wrong).arg(2 * self.lines.len());
+        for (field, value) in &self.lines {
+            invocation.arg(field).arg(value);
+        }
+    }
+
+    /// What a cluster is told of the hash of the lines. `wrong`: a remembered version that the database says is none.
     pub(super) fn cart<'a>(&self, script: &'a Script, wrong: &str) -> ScriptInvocation<'a> {
         let mut invocation = self.pair(script, &format!("cart:{}", self.id), wrong);
         invocation.arg("hash");
@@ -61,21 +72,25 @@ impl CartImage {
         invocation
     }
 
-    /// Shows the session's version.
+    /// What a cluster is told of the session's version.
     pub(super) fn session<'a>(&self, script: &'a Script, wrong: &str) -> ScriptInvocation<'a> {
         let mut invocation = self.pair(script, &format!("session:{}", self.id), wrong);
         invocation.arg("text").arg(self.version);
         invocation
     }
 
-    /// A key and the one that remembers its version. What stands in braces decides on the slot of a cluster.
+    /// A key and the one that remembers its version.
     fn pair<'a>(&self, script: &'a Script, key: &str, wrong: &str) -> ScriptInvocation<'a> {
-        let remembered_ms = self.life_ms.saturating_add(u64::try_from(REMEMBERED_FOR.as_millis()).unwrap_or(u64::MAX));
         let mut invocation = script.prepare_invoke();
-        invocation.key(key).key(format!("{{{key}}}:version"));
-        invocation.arg(self.version).arg(self.life_ms).arg(remembered_ms).arg(wrong);
+        invocation.key(key).key(version_key(key));
+        invocation.arg(self.version).arg(self.life_ms).arg(self.life_ms.saturating_add(REMEMBERED_FOR_MS)).arg(wrong);
         invocation
     }
+}
+
+/// The key that remembers a key's version. What stands in braces decides on the slot of a cluster.
+fn version_key(key: &str) -> String {
+    format!("{{{key}}}:version")
 }
 
 #[cfg(test)]

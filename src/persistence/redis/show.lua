@@ -1,4 +1,5 @@
--- Shows one key of a cart as the database has it, unless something newer is shown already.
+-- Shows one key of a cart as the database has it, unless something newer is shown already. For a cluster, whose nodes have
+-- a key each; one server is told of whole carts (show_carts.lua).
 --
 -- KEYS  1 the key; 2 the key that remembers which version it shows, of the same slot
 -- ARGV  1 the version
