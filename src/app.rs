@@ -242,7 +242,8 @@ async fn serve_until(
     runtime: Arc<Runtime>,
 ) -> Result<(), AppError> {
     let shutdown = config.shutdown;
-    let arbiters: Vec<Arbiter> = (0..cores())
+    // Deciding is quick; on a thread that has more to do it costs fewer wake-ups, and the HTTP workers need cores too.
+    let arbiters: Vec<Arbiter> = (0..cores().div_ceil(2))
         .map(|_| {
             let runtime = Arc::clone(&runtime);
             Arbiter::try_with_tokio_rt(move || Ok(runtime))

@@ -94,13 +94,13 @@ async fn view(parts: &CartParts, cart: &Cart) -> Result<CartView, CommandError> 
 
 /// Changes one line. [`CommandError::CartNotFound`] when the session takes no lines any more.
 pub(super) async fn change(
-    parts: CartParts,
+    parts: Arc<CartParts>,
     Seen { kept, is_new }: Seen,
     request: LineRequest,
     command: Command<CartView>,
 ) -> (Result<CartView, CommandError>, Left) {
     let Some(kept) = kept else { return (Err(CommandError::CartNotFound), Left::Same) };
-    let (parts, request, command) = (&parts, &request, &command);
+    let (parts, request, command) = (&*parts, &request, &command);
     tries(parts, kept, is_new, |cart| async move {
         let now = parts.clock.now();
         if !cart.is_live(now) {
@@ -181,12 +181,12 @@ pub(super) fn remember<T: Send + Sync + 'static>(named: Option<&RememberAs<T>>, 
 
 /// Ends the cart, whether or not its time is over. Nothing happens when it has ended.
 pub(super) async fn clear(
-    parts: CartParts,
+    parts: Arc<CartParts>,
     kept: Option<KeptCart>,
     command: Command<()>,
 ) -> (Result<(), CommandError>, Left) {
     let Some(kept) = kept else { return (Ok(()), Left::Same) };
-    let (parts, command) = (&parts, &command);
+    let (parts, command) = (&*parts, &command);
     // What it says of a cart that has ended does not change any more.
     tries(parts, kept, true, |cart| async move {
         if cart.state != CartState::Open || cart.version == 0 {
@@ -201,7 +201,7 @@ pub(super) async fn clear(
 }
 
 /// Ends the cart because its time is over; the database's clock decides whether it is.
-pub(super) async fn expire(parts: CartParts, cart: Cart) -> Left {
+pub(super) async fn expire(parts: Arc<CartParts>, cart: Cart) -> Left {
     let entry = ending(&cart, CartState::Expired, &Arc::from("expiry"));
     match write(&parts, entry, 0, None, Instant::now() + EXPIRY_DEADLINE).await {
         Ok(_) => Left::Now(Box::new(ended(cart, CartState::Expired))),

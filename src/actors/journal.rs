@@ -172,14 +172,14 @@ pub struct JournalParts {
 #[derive(Clone)]
 pub struct JournalHandle {
     residence: Arc<Registry<(), JournalActor>>,
-    parts: JournalParts,
+    parts: Arc<JournalParts>,
 }
 
 impl JournalHandle {
     /// A journal that lives on the registry's arbiters.
     #[must_use]
     pub fn new(residence: Arc<Registry<(), JournalActor>>, parts: JournalParts) -> Self {
-        Self { residence, parts }
+        Self { residence, parts: Arc::new(parts) }
     }
 
     /// Where it is listed.
@@ -208,8 +208,8 @@ impl JournalHandle {
             self.residence.reject(());
             return Err(Box::new((submission, Unposted::Full)));
         }
-        let parts = self.parts.clone();
-        let start = move |birth| JournalActor::new(parts.clone(), birth);
+        let parts = Arc::clone(&self.parts);
+        let start = move |birth| JournalActor::new(Arc::clone(&parts), birth);
         self.residence.post((), submission, start).map_err(Box::new)
     }
 
@@ -255,7 +255,7 @@ impl JournalHandle {
 
 /// The actor: a queue, and at most one transaction at a time.
 pub struct JournalActor {
-    parts: JournalParts,
+    parts: Arc<JournalParts>,
     birth: Birth,
     /// In the order they came.
     queue: Vec<Queued>,
@@ -272,7 +272,7 @@ pub(super) struct Queued {
 impl JournalActor {
     /// A journal with nothing to do.
     #[must_use]
-    pub fn new(parts: JournalParts, birth: Birth) -> Self {
+    pub fn new(parts: Arc<JournalParts>, birth: Birth) -> Self {
         let batch_size = BatchSize::at_most(parts.batch_max);
         Self { parts, birth, queue: Vec::new(), batch_size, committing: false }
     }
@@ -285,7 +285,7 @@ impl JournalActor {
         let batch = take_batch(&mut self.queue, self.batch_size.now(), |queued| lane(&queued.submission.work));
         self.birth.gauge.oldest_is(self.queue.first().or(batch.first()).map(|queued| &queued.ticket));
         // On a task of its own: what has begun is ended, and everybody told, whatever becomes of this actor.
-        let task = self.birth.spawn(commit_batch(self.parts.clone(), batch));
+        let task = self.birth.spawn(commit_batch(Arc::clone(&self.parts), batch));
         context.spawn(task.into_actor(self).map(move |ended, actor, context| {
             // Nothing is learned from one that wrote nothing: it was quick, but at what?
             if let Ok((entries @ 1.., took)) = ended {
@@ -330,7 +330,7 @@ fn lane(work: &Work) -> Option<InventoryId> {
 
 /// Commits a batch and tells everybody concerned. Gives how many entries were answered by the database, and how long that
 /// took.
-async fn commit_batch(parts: JournalParts, batch: Vec<Queued>) -> (usize, Duration) {
+async fn commit_batch(parts: Arc<JournalParts>, batch: Vec<Queued>) -> (usize, Duration) {
     let _turn = parts.committing.lock().await;
     let mut settlement = Settlement::new(&parts);
     let now = Instant::now();

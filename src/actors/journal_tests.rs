@@ -59,6 +59,10 @@ struct Fixture {
 
 impl Fixture {
     async fn open() -> Self {
+        Self::with_batches_of(100).await
+    }
+
+    async fn with_batches_of(batch_max: usize) -> Self {
         let (clock, folder) = (Clock::system(), tempfile::tempdir().expect("a folder"));
         let options = SqliteOptions { folder: folder.path().to_owned(), readers: 2 };
         let store: SharedStore = Arc::new(SqliteStore::open(options, clock.clone()).await.expect("a store"));
@@ -74,7 +78,7 @@ impl Fixture {
             announcer: Arc::default(),
             boards: Arc::clone(&boards),
             mirror: Mirror::off(),
-            batch_max: 100,
+            batch_max,
             committing: Arc::default(),
             pace: Arc::default(),
             faults: Faults::default(),
@@ -219,8 +223,7 @@ async fn what_arrives_while_a_transaction_runs_goes_into_the_next_one() {
 
 #[actix_rt::test]
 async fn a_transaction_takes_as_many_as_it_may() {
-    let mut fixture = Fixture::open().await;
-    fixture.journal.parts.batch_max = 4;
+    let fixture = Fixture::with_batches_of(4).await;
     let turn = fixture.hold().await;
     let outcomes: Vec<Outcome> = (0..10).map(|_| fixture.receive(1)).collect();
     assert_eq!(fixture.waiting().await, 9, "the first is on its way");

@@ -52,14 +52,14 @@ pub struct ChangeOrder {
 #[derive(Clone)]
 pub struct OrdersHandle {
     residence: Arc<Registry<(), OrdersActor>>,
-    parts: CheckoutParts,
+    parts: Arc<CheckoutParts>,
 }
 
 impl OrdersHandle {
     /// A coordinator that lives on the registry's arbiters.
     #[must_use]
     pub fn new(residence: Arc<Registry<(), OrdersActor>>, parts: CheckoutParts) -> Self {
-        Self { residence, parts }
+        Self { residence, parts: Arc::new(parts) }
     }
 
     /// Where it is listed.
@@ -78,9 +78,9 @@ impl OrdersHandle {
         command: Command<Order>,
     ) -> Result<CheckedOut, CommandError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let parts = self.parts.clone();
+        let parts = Arc::clone(&self.parts);
         let posted = self.residence.post((), Checkout { request, command, span: trace::here(), reply }, move |birth| {
-            OrdersActor::new(parts.clone(), birth)
+            OrdersActor::new(Arc::clone(&parts), birth)
         });
         posted.map_err(|(_, unposted)| unposted)?;
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
@@ -96,9 +96,9 @@ impl OrdersHandle {
         command: Command<Order>,
     ) -> Result<Arc<Order>, CommandError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let parts = self.parts.clone();
+        let parts = Arc::clone(&self.parts);
         let message = ChangeOrder { transition, command, span: trace::here(), reply };
-        let posted = self.residence.post((), message, move |birth| OrdersActor::new(parts.clone(), birth));
+        let posted = self.residence.post((), message, move |birth| OrdersActor::new(Arc::clone(&parts), birth));
         posted.map_err(|(_, unposted)| unposted)?;
         answer.await.unwrap_or(Err(CommandError::ActorDied { applied: AppliedOutcome::Unknown }))
     }
@@ -106,7 +106,7 @@ impl OrdersHandle {
 
 /// The actor. An order is in `changing` while a change of it runs, with those that wait for it.
 pub struct OrdersActor {
-    parts: CheckoutParts,
+    parts: Arc<CheckoutParts>,
     birth: Birth,
     changing: HashMap<OrderId, VecDeque<Posted<ChangeOrder>>>,
 }
@@ -114,13 +114,13 @@ pub struct OrdersActor {
 impl OrdersActor {
     /// A coordinator with nothing to do.
     #[must_use]
-    pub fn new(parts: CheckoutParts, birth: Birth) -> Self {
+    pub fn new(parts: Arc<CheckoutParts>, birth: Birth) -> Self {
         Self { parts, birth, changing: HashMap::new() }
     }
 
     fn begin(&self, posted: Posted<ChangeOrder>, context: &mut Context<Self>) {
         let Posted { message: ChangeOrder { transition, command, span, reply }, ticket } = posted;
-        let (parts, order) = (self.parts.clone(), transition.order);
+        let (parts, order) = (Arc::clone(&self.parts), transition.order);
         let change = async move { checkout::change(&parts, &transition, &command).await };
         let change = change.instrument(step!(&span, "change order", order = %order));
         let task = self.spawn(change, ticket, reply);
@@ -159,7 +159,7 @@ impl Handler<Posted<Checkout>> for OrdersActor {
 
     fn handle(&mut self, posted: Posted<Checkout>, _: &mut Self::Context) {
         let Posted { message: Checkout { request, command, span, reply }, ticket } = posted;
-        let parts = self.parts.clone();
+        let parts = Arc::clone(&self.parts);
         parts.faults.at(ActorKind::Orders, Moment::Before, None);
         let checkout = async move { checkout::checkout(&parts, &request, &command).await };
         let checkout = checkout.instrument(step!(&span, "checkout"));

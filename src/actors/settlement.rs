@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::domain::cart::Cart;
 use crate::domain::ids::InventoryId;
 use crate::domain::stock::Balance;
-use crate::persistence::entry::{Committed, Done, Refusal, Work};
+use crate::persistence::entry::{Committed, Done, Entry, Refusal, Work};
 
 use super::announcer::Announcer;
 use super::inventory::{InventoryActor, Reload, Settle, ToldBalance};
@@ -21,6 +21,9 @@ use super::mailbox::Mailbox;
 use super::mirror::Mirror;
 use super::registry::{Incarnation, Registry};
 use super::shown::{Board, Boards};
+
+/// Carts that are shown by one request to Redis.
+const SHOWN_AT_ONCE: usize = 16;
 
 /// One life of one inventory's actor.
 type Life = (InventoryId, Incarnation);
@@ -180,18 +183,22 @@ impl Settlement {
             self.metrics.outcome(&outcome);
             match (&submission.work, &outcome) {
                 (Work::Write(entry), Ok(Done::Applied(_))) if entry.leaves.is_some() => {
-                    to_be_shown.push((Arc::clone(entry), submission, outcome));
+                    to_be_shown.push((Arc::clone(entry), (submission, outcome)));
                 }
                 _ => submission.answer(outcome),
             }
         }
-        let (entries, answers): (Vec<_>, Vec<_>) =
-            to_be_shown.into_iter().map(|(entry, submission, outcome)| (entry, (submission, outcome))).unzip();
-        let carts: Vec<&Cart> = entries.iter().filter_map(|entry| entry.leaves.as_ref()).collect();
-        self.mirror.show(&carts, move || {
-            for (submission, outcome) in answers {
-                submission.answer(outcome);
-            }
-        });
+        // Some at a time: while Redis is at the next ones, the first are answered.
+        while !to_be_shown.is_empty() {
+            let rest = to_be_shown.split_off(to_be_shown.len().min(SHOWN_AT_ONCE));
+            let (entries, answers): (Vec<Arc<Entry>>, Vec<_>) =
+                std::mem::replace(&mut to_be_shown, rest).into_iter().unzip();
+            let carts: Vec<&Cart> = entries.iter().filter_map(|entry| entry.leaves.as_ref()).collect();
+            self.mirror.show(&carts, move || {
+                for (submission, outcome) in answers {
+                    submission.answer(outcome);
+                }
+            });
+        }
     }
 }

@@ -11,6 +11,7 @@ pub mod clock;
 mod cursor;
 pub mod entry;
 pub mod forget;
+mod memory;
 pub mod open;
 mod plan;
 pub mod postgres;

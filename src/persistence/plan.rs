@@ -117,6 +117,56 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// What a transaction will find at `now` if everything is as the entries say that they saw it, and the stock as it is
+    /// `known`. `None` when that does not say all that the batch needs, or says two things of one row.
+    pub(super) fn expected(batch: &[Work], known: &HashMap<InventoryId, InventoryRow>, now: Timestamp) -> Option<Self> {
+        let mut found = Self { now, ..Self::empty() };
+        for work in batch {
+            match work {
+                Work::Load(_) => return None,
+                Work::Write(entry) => found.expect(entry, known)?,
+            }
+        }
+        Some(found)
+    }
+
+    fn expect(&mut self, entry: &Entry, known: &HashMap<InventoryId, InventoryRow>) -> Option<()> {
+        let seen = entry.session.and_then(|session| match session.action {
+            SessionAction::Open { .. } => None,
+            SessionAction::Touch { seen, .. } => Some((session.key, seen, i64::MAX)),
+            SessionAction::End { seen, state: CartState::Expired } => Some((session.key, seen, i64::MIN)),
+            SessionAction::End { seen, .. } => Some((session.key, seen, i64::MAX)),
+        });
+        if let Some((key, version, expires_at)) = seen {
+            let session = SessionRow { state: CartState::Open, version, expires_at: Timestamp(expires_at) };
+            only(self.sessions.insert(key, session))?;
+            for line in &entry.lines {
+                if let LineChange::Resize { seen, .. } | LineChange::End(seen) = line {
+                    only(self.holds.insert((key, seen.number), (HoldState::Open, seen.quantity)))?;
+                }
+            }
+        }
+        if let Some(OrderChange::Transition { id, seen, .. }) = &entry.order {
+            only(self.orders.insert(*id, *seen))?;
+        }
+        for (product, seen) in &entry.products {
+            if self.products.insert(*product, *seen).is_some_and(|other| other != *seen) {
+                return None;
+            }
+        }
+        for movement in &entry.movements {
+            self.inventories.insert(movement.inventory, *known.get(&movement.inventory)?);
+        }
+        Some(())
+    }
+}
+
+/// Nothing, if nothing was there.
+fn only<T>(before: Option<T>) -> Option<()> {
+    before.is_none().then_some(())
+}
+
 /// A ledger row, complete.
 #[derive(Debug)]
 pub(super) struct MovementRow<'a> {
@@ -151,7 +201,8 @@ pub(super) struct ChangedSession {
     pub(super) key: CartKey,
     pub(super) state: CartState,
     pub(super) seen: i64,
-    pub(super) expires_at: Timestamp,
+    /// `None` leaves it as it is.
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 /// A line to be opened.
@@ -228,6 +279,17 @@ impl<'a> Plan<'a> {
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
         !self.done.iter().any(|done| matches!(done, Done::Applied(_)))
+    }
+
+    /// Whether an entry is refused.
+    pub(super) fn refuses(&self) -> bool {
+        self.done.iter().any(|done| matches!(done, Done::Refused(_)))
+    }
+
+    /// The inventories that it changes, as they are once it is written.
+    pub(super) fn inventories_after(&self) -> impl Iterator<Item = (InventoryId, InventoryRow)> {
+        let row = |row: &BalanceRow| InventoryRow { balance: row.after, last_movement: row.last_movement };
+        self.balances.iter().map(move |balance| (balance.id, row(balance)))
     }
 
     /// What to tell once it is committed.
@@ -420,9 +482,8 @@ impl<'a> Planner<'a> {
             SessionAction::End { seen, state } => (seen, state, None),
         };
         let Some(row) = self.state.sessions.get_mut(&key) else { return };
-        let expires_at = new_expiry.unwrap_or(row.expires_at);
-        *row = SessionRow { state, version: seen + 1, expires_at };
-        self.plan.changed_sessions.push(ChangedSession { key, state, seen, expires_at });
+        *row = SessionRow { state, version: seen + 1, expires_at: new_expiry.unwrap_or(row.expires_at) };
+        self.plan.changed_sessions.push(ChangedSession { key, state, seen, expires_at: new_expiry });
     }
 
     fn accept_line(&mut self, cart: CartKey, change: &LineChange, end: HoldState) {

@@ -73,15 +73,18 @@ async fn a_connection_that_was_lost_long_ago_costs_nobody_an_error() {
     let scene = Scene::set(Durability::None).await;
     let stock = scene.beside.stock(10).await;
     let cart = scene.beside.cart(&stock, 1).await;
-    scene.through.write(moved(&stock, 1)).await;
+    // Of other stock than what was last written: such a batch is looked into first.
+    scene.through.write(moved(&scene.beside.stock(1).await, 1)).await;
     let (_, change) = resized(&cart, &stock, 2, scene.through.clock.now());
-    for (word, entry) in [("BEGIN", moved(&stock, 2)), ("FOR UPDATE", change)] {
+    let other = scene.beside.stock(1).await;
+    for (word, entry) in [("BEGIN", moved(&other, 2)), ("FOR UPDATE", change)] {
         let happened = scene.proxy.arm(word, Fault::CutBefore);
         let done = scene.through.decided(vec![entry]).await;
         assert!(matches!(done[..], [Done::Applied(_)]), "{word}: {done:?}");
         happened.await.expect("it was cut");
     }
-    assert_eq!(scene.beside.balance(&stock).await, Balance { on_hand: 13, held: 2, seq: 5 });
+    assert_eq!(scene.beside.balance(&stock).await, Balance { on_hand: 10, held: 2, seq: 3 });
+    assert_eq!(scene.beside.balance(&other).await, Balance { on_hand: 3, held: 0, seq: 2 });
     scene.beside.assert_in_order().await;
 }
 

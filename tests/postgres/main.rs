@@ -8,6 +8,7 @@ mod census;
 mod contention;
 mod cut;
 mod dump;
+mod expected;
 mod forget;
 mod moments;
 mod node;

@@ -8,6 +8,8 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 use crate::persistence::StoreError;
 use crate::persistence::rows::is_undecodable;
 
@@ -57,6 +59,13 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
 /// That no answer came in time.
 pub(super) fn no_answer() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
+}
+
+/// Whether the server has refused a statement and goes on: what the statement did, and a transaction of its own, was
+/// rolled back.
+pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
+    let answer = error.as_database_error().and_then(|answer| answer.try_downcast_ref::<PgDatabaseError>());
+    answer.is_some_and(|answer| answer.severity() == PgSeverity::Error)
 }
 
 /// Waits for an answer of the server, for as long as that may take.

@@ -1,5 +1,8 @@
-//! The journal's transaction on PostgreSQL, in four round trips: begin with the batch's identifier; lock and read
-//! what the batch needs; write what it comes to; commit.
+//! The journal's transaction on PostgreSQL.
+//!
+//! Most batches are written by one statement, which is a transaction of its own, in the expectation that things are as
+//! the entries saw them (`expected.rs`). Where that does not hold, or can not be told, a transaction looks first, in four
+//! round trips: begin with the batch's identifier; lock and read what the batch needs; write what it comes to; commit.
 //!
 //! The identifier comes first, so that a batch which is handed in again because its commit was not answered waits for
 //! the earlier try to end, and then finds out what became of it. Between locks and commit other servers wait, so what
@@ -17,7 +20,8 @@ use crate::persistence::plan::{Needs, Plan};
 use crate::persistence::{CommitError, Journal, StoreError};
 
 use super::PostgresStore;
-use super::error::{Answer, commit_error, is_conflict, store_error, violated_rule};
+use super::error::{Answer, commit_error, is_conflict, is_refusal, store_error, violated_rule};
+use super::seat::Seat;
 use super::{snapshot, write};
 
 /// Tries of a batch that is rolled back for the sake of other servers' transactions.
@@ -55,16 +59,21 @@ impl Journal for PostgresStore {
     async fn commit(&self, batch: Uuid, works: &[Work]) -> Result<Committed, CommitError> {
         let needs = Needs::of(works);
         let mut seat = self.journal.sit().await.map_err(CommitError::NotCommitted)?;
+        if let Some(outcome) = self.commit_at_once(&mut seat, batch, works, &needs).await {
+            return outcome;
+        }
         let mut tries = 1;
         loop {
             let (mut connection, kept) = seat.take().await.map_err(CommitError::NotCommitted)?;
             let stopped = match attempt(&mut connection, batch, works, &needs, &self.clock).await {
-                Ok(committed) => {
+                Ok(plan) => {
+                    seat.expectation.committed(&plan);
                     seat.keep(connection);
-                    return Ok(committed);
+                    return Ok(plan.into_committed());
                 }
                 Err(stopped) => stopped,
             };
+            seat.expectation.forget();
             let alive = is_answer(&stopped) && roll_back(&mut connection).await.is_ok();
             if alive {
                 seat.keep(connection);
@@ -79,28 +88,68 @@ impl Journal for PostgresStore {
     }
 }
 
+impl PostgresStore {
+    /// Commits the batch by one statement. `None` when it is to be done by looking first; nothing was written then.
+    async fn commit_at_once(
+        &self,
+        seat: &mut Seat,
+        batch: Uuid,
+        works: &[Work],
+        needs: &Needs,
+    ) -> Option<Result<Committed, CommitError>> {
+        let (expected, found) = seat.expectation.of(works, needs, self.clock.now())?;
+        let plan = Plan::of(works, found);
+        // A refusal is not to rest on what was only expected.
+        if plan.refuses() {
+            return None;
+        }
+        let (mut connection, _) = match seat.take().await {
+            Ok(taken) => taken,
+            Err(error) => return Some(Err(CommitError::NotCommitted(error))),
+        };
+        match write::write_at_once(&mut connection, batch, &expected, &plan).await {
+            Ok(now) => {
+                self.clock.learn(now);
+                seat.expectation.committed(&plan);
+                seat.keep(connection);
+                Some(Ok(plan.into_committed()))
+            }
+            Err(error) if is_refusal(&error) => {
+                seat.expectation.failed();
+                seat.keep(connection);
+                let known = violated_rule(&error).is_some_and(|rule| rule == BATCH_ONCE);
+                known.then_some(Err(CommitError::AlreadyCommitted))
+            }
+            Err(source) => {
+                seat.expectation.forget();
+                Some(Err(CommitError::Unknown { planned: plan.into_committed(), source }))
+            }
+        }
+    }
+}
+
 /// One try of a batch, from its beginning to its commit.
-async fn attempt(
+async fn attempt<'w>(
     connection: &mut PgConnection,
     batch: Uuid,
-    works: &[Work],
+    works: &'w [Work],
     needs: &Needs,
     clock: &Clock,
-) -> Result<Committed, Stopped> {
+) -> Result<Plan<'w>, Stopped> {
     if works.iter().all(|work| matches!(work, Work::Load(_))) {
         let found = snapshot::read(connection, needs, false, clock).await?;
-        return Ok(Plan::of(works, found).into_committed());
+        return Ok(Plan::of(works, found));
     }
     begin(connection, batch, clock.now()).await?;
     let found = snapshot::read(connection, needs, true, clock).await?;
     let plan = Plan::of(works, found);
     if plan.is_empty() {
         roll_back(connection).await?;
-        return Ok(plan.into_committed());
+        return Ok(plan);
     }
     write::write(connection, &plan).await?;
     match sqlx::raw_sql("COMMIT").execute(connection).in_time().await.map_err(commit_error) {
-        Ok(_) => Ok(plan.into_committed()),
+        Ok(_) => Ok(plan),
         Err(StoreError::Unknown(source)) => Err(Stopped::Unknown(plan.into_committed(), source)),
         Err(error) => Err(Stopped::Refused(error)),
     }

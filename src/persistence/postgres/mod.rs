@@ -9,6 +9,7 @@ mod carts;
 mod catalogue;
 mod check;
 mod error;
+mod expected;
 mod inventories;
 mod journal;
 mod mail;

@@ -9,6 +9,7 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::persistence::StoreError;
 
 use super::error::Answer;
+use super::expected::Expectation;
 use super::session::prepare_journal;
 
 /// Shortest wait between two tries to connect.
@@ -27,6 +28,8 @@ pub(super) struct JournalSeat {
 pub(super) struct Seat {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
+    /// What is known without looking.
+    pub(super) expectation: Expectation,
     pause: Duration,
     /// When the next try to connect may be made.
     connect_at: Instant,
@@ -35,7 +38,8 @@ pub(super) struct Seat {
 impl JournalSeat {
     /// A seat that connects when it is first needed.
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        let seat = Seat { options, connection: None, pause: PAUSE_MIN, connect_at: Instant::now() };
+        let (expectation, connect_at) = (Expectation::default(), Instant::now());
+        let seat = Seat { options, connection: None, expectation, pause: PAUSE_MIN, connect_at };
         Self { seat: Mutex::new(Some(seat)) }
     }
 

@@ -2,29 +2,43 @@
 //!
 //! The statement has one part for each table that there is something to write to; each part takes its rows as arrays,
 //! one a column. The parts see the database as it was before the statement, and none needs what another writes.
+//!
+//! In a transaction that has locked and read what the batch needs, the rows are counted afterwards. Without one
+//! ([`write_at_once`]) the statement is all of the transaction: it begins with the batch's identifier and the locks, in the
+//! order in which all servers take them, and fails by itself when a part has not touched the rows that it names.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Encode, Postgres, QueryBuilder, Row, Type};
+use sqlx::{Encode, Postgres, QueryBuilder, Type};
+
+use uuid::Uuid;
 
 use crate::domain::ids::OrderId;
+use crate::domain::timestamp::Timestamp;
 use crate::persistence::plan::Plan;
 use crate::persistence::records::{Order, OrderedLine};
 use crate::persistence::rows::headers_to_text;
 
 use super::error::Answer;
+use super::expected::Expected;
 use super::journal::Stopped;
 
 /// The statement as far as it is put together.
 struct Writing {
     query: QueryBuilder<Postgres>,
-    /// Each part's name, and how many rows it is to write.
-    parts: Vec<(&'static str, usize)>,
+    empty: bool,
+    /// The parts whose rows are counted, and how many there are to be.
+    counted: Vec<(&'static str, usize)>,
     first_column: bool,
 }
 
 impl Writing {
-    /// Adds a part that writes `rows` rows: `before`, the columns that `columns` adds, `after`.
-    fn part(
+    fn new() -> Self {
+        Self { query: QueryBuilder::new(""), empty: true, counted: Vec::new(), first_column: true }
+    }
+
+    /// Adds a part that inserts `rows` rows: `before`, the columns that `columns` adds, `after`. It inserts all of them
+    /// or fails, so nobody counts them.
+    fn insert(
         &mut self,
         name: &'static str,
         rows: usize,
@@ -32,14 +46,57 @@ impl Writing {
         after: &'static str,
         columns: impl FnOnce(&mut Self),
     ) {
+        self.part(name, rows, before, (after, ""), columns);
+    }
+
+    /// Adds a part that changes `rows` rows, if they are as they were seen.
+    fn change(
+        &mut self,
+        name: &'static str,
+        rows: usize,
+        before: &'static str,
+        after: &'static str,
+        columns: impl FnOnce(&mut Self),
+    ) {
+        self.part(name, rows, before, (after, " RETURNING 1"), columns);
+        self.count(name, rows);
+    }
+
+    /// Adds a part that locks the `rows` rows that `columns` says, in the order of their keys.
+    fn lock(
+        &mut self,
+        name: &'static str,
+        rows: usize,
+        before: &'static str,
+        after: &'static str,
+        columns: impl FnOnce(&mut Self),
+    ) {
+        self.part(name, rows, before, (after, ""), columns);
+        self.count(name, rows);
+    }
+
+    fn part(
+        &mut self,
+        name: &'static str,
+        rows: usize,
+        before: &'static str,
+        (after, end): (&'static str, &'static str),
+        columns: impl FnOnce(&mut Self),
+    ) {
         if rows == 0 {
             return;
         }
-        self.query.push(if self.parts.is_empty() { "WITH " } else { ", " }).push(name).push(" AS (").push(before);
+        self.query.push(if std::mem::replace(&mut self.empty, false) { "WITH " } else { ", " });
+        self.query.push(name).push(" AS MATERIALIZED (").push(before);
         self.first_column = true;
         columns(self);
-        self.query.push(after).push(" RETURNING 1)");
-        self.parts.push((name, rows));
+        self.query.push(after).push(end).push(")");
+    }
+
+    fn count(&mut self, name: &'static str, rows: usize) {
+        if rows > 0 {
+            self.counted.push((name, rows));
+        }
     }
 
     /// Adds a column of the part's rows.
@@ -62,22 +119,19 @@ impl Writing {
 
 /// Writes the plan's rows, as many as it names. Fewer would mean that what was seen is not what is there.
 pub(super) async fn write(connection: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Stopped> {
-    let mut writing = Writing { query: QueryBuilder::new(""), parts: Vec::new(), first_column: true };
-    add_carts(&mut writing, plan);
-    add_stock(&mut writing, plan);
-    add_orders(&mut writing, plan);
-    add_messages(&mut writing, plan);
-    let Writing { mut query, parts, .. } = writing;
-    for (index, (name, _)) in parts.iter().enumerate() {
-        let separator = if index == 0 { " SELECT" } else { "," };
-        query.push(format_args!("{separator} (SELECT count(*) FROM {name})"));
-    }
-    if parts.is_empty() {
+    let mut writing = Writing::new();
+    add_plan(&mut writing, plan);
+    let Writing { mut query, empty, counted, .. } = writing;
+    if empty {
         return Ok(());
     }
-    let counts = query.build().fetch_one(connection).in_time().await?;
-    for (index, (name, rows)) in parts.into_iter().enumerate() {
-        let written: i64 = counts.try_get(index)?;
+    query.push(" SELECT ARRAY[");
+    for (index, (name, _)) in counted.iter().enumerate() {
+        query.push(if index == 0 { "" } else { ", " }).push(format_args!("(SELECT count(*) FROM {name})"));
+    }
+    query.push("]::bigint[]");
+    let counts: Vec<i64> = query.build_query_scalar().fetch_one(connection).in_time().await?;
+    for ((name, rows), written) in counted.into_iter().zip(counts) {
         if usize::try_from(written) != Ok(rows) {
             return Err(Stopped::Corrupt(format!("{written} rows were written where {rows} were named: {name}")));
         }
@@ -85,9 +139,96 @@ pub(super) async fn write(connection: &mut PgConnection, plan: &Plan<'_>) -> Res
     Ok(())
 }
 
+/// Writes the batch's identifier and the plan's rows, all or nothing, in a transaction of its own. Gives the database's time.
+///
+/// # Errors
+/// When a row is not as the plan expects it (a division by zero, which is how a statement can stop itself), or a rule is
+/// violated: nothing is written then. When the server does not answer, that is not known.
+pub(super) async fn write_at_once(
+    connection: &mut PgConnection,
+    batch: Uuid,
+    expected: &Expected<'_>,
+    plan: &Plan<'_>,
+) -> Result<Timestamp, sqlx::Error> {
+    let mut writing = Writing::new();
+    // Counted, and so the first to run.
+    writing.change("batch", 1, "INSERT INTO journal_batches (id, at) SELECT * FROM unnest(", ") AS new", |part| {
+        part.column(std::iter::once(batch)).column(std::iter::once(plan.now.0));
+    });
+    add_locks(&mut writing, expected);
+    add_plan(&mut writing, plan);
+    let Writing { mut query, counted, .. } = writing;
+    // One after the other from the left: the parts run in this order, and then those that nobody counts.
+    for (index, (name, rows)) in counted.iter().enumerate() {
+        let separator = if index == 0 { " SELECT 1 / (" } else { " AND " };
+        query.push(format_args!("{separator}(SELECT count(*) FROM {name}) = "));
+        query.push_bind(i64::try_from(*rows).unwrap_or(i64::MAX));
+    }
+    query.push(")::int, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
+    // To the end of the answer, which comes after the commit.
+    let answer: Vec<(i32, i64)> = query.build_query_as().fetch_all(connection).in_time().await?;
+    answer.first().map(|(_, now)| Timestamp(*now)).ok_or(sqlx::Error::RowNotFound)
+}
+
+fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>) {
+    writing.lock(
+        "session",
+        needs.sessions.len(),
+        "SELECT 1 FROM cart_sessions WHERE key = ANY(",
+        ") ORDER BY key FOR UPDATE",
+        |part| {
+            part.column(needs.sessions.iter().map(|key| key.0));
+        },
+    );
+    writing.lock(
+        "placed",
+        needs.orders.len(),
+        "SELECT 1 FROM orders WHERE id = ANY(",
+        ") ORDER BY id FOR UPDATE",
+        |part| {
+            part.column(needs.orders.iter().map(|id| id.0));
+        },
+    );
+    writing.lock(
+        "line",
+        needs.holds.len(),
+        "SELECT 1 FROM holds WHERE (cart_key, number) IN (SELECT * FROM unnest(",
+        ")) ORDER BY cart_key, number FOR UPDATE",
+        |part| {
+            part.column(needs.holds.iter().map(|(cart, _)| cart.0));
+            part.column(needs.holds.iter().map(|(_, number)| *number));
+        },
+    );
+    writing.lock(
+        "stock",
+        needs.inventories.len(),
+        "SELECT 1 FROM inventories WHERE id = ANY(",
+        ") ORDER BY id FOR UPDATE",
+        |part| {
+            part.column(needs.inventories.iter().map(|id| id.0));
+        },
+    );
+    writing.lock(
+        "product",
+        products.len(),
+        "SELECT 1 FROM products WHERE (id, version) IN (SELECT * FROM unnest(",
+        ")) ORDER BY id FOR SHARE",
+        |part| {
+            part.column(products.iter().map(|(id, _)| id.0)).column(products.iter().map(|(_, version)| *version));
+        },
+    );
+}
+
+fn add_plan(writing: &mut Writing, plan: &Plan<'_>) {
+    add_carts(writing, plan);
+    add_stock(writing, plan);
+    add_orders(writing, plan);
+    add_messages(writing, plan);
+}
+
 fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
     let opened = &plan.opened_sessions;
-    writing.part(
+    writing.insert(
         "opened_session",
         opened.len(),
         "INSERT INTO cart_sessions (key, secret, created_at, expires_at, state, version) \
@@ -99,19 +240,23 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
         },
     );
     let changed = &plan.changed_sessions;
-    writing.part(
+    writing.change(
         "changed_session",
         changed.len(),
-        "UPDATE cart_sessions SET state = new.state, version = version + 1, expires_at = new.expires_at FROM unnest(",
-        ") AS new (key, state, seen, expires_at) \
-         WHERE cart_sessions.key = new.key AND version = new.seen AND cart_sessions.state = 'open'",
+        "UPDATE cart_sessions SET state = new.state, version = version + 1, \
+         expires_at = coalesce(new.expires_at, cart_sessions.expires_at) FROM unnest(",
+        ") AS new (key, state, seen, expires_at, now) \
+         WHERE cart_sessions.key = new.key AND version = new.seen AND cart_sessions.state = 'open' \
+         AND CASE new.state WHEN 'cleared' THEN true WHEN 'expired' THEN cart_sessions.expires_at <= new.now \
+         ELSE cart_sessions.expires_at > new.now END",
         |part| {
             part.column(changed.iter().map(|row| row.key.0)).column(changed.iter().map(|row| row.state.name()));
-            part.column(changed.iter().map(|row| row.seen)).column(changed.iter().map(|row| row.expires_at.0));
+            part.column(changed.iter().map(|row| row.seen));
+            part.column(changed.iter().map(|row| row.expires_at.map(|at| at.0))).same(changed.len(), plan.now.0);
         },
     );
     let opened = &plan.opened_holds;
-    writing.part(
+    writing.insert(
         "opened_hold",
         opened.len(),
         "INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state) \
@@ -124,7 +269,7 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
         },
     );
     let changed = &plan.changed_holds;
-    writing.part(
+    writing.change(
         "changed_hold",
         changed.len(),
         "UPDATE holds SET quantity = new.quantity, state = new.state FROM unnest(",
@@ -141,7 +286,7 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
 
 fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
     let balances = &plan.balances;
-    writing.part(
+    writing.change(
         "balance",
         balances.len(),
         "UPDATE inventories SET on_hand = on_hand + new.on_hand_change, held = held + new.held_change, \
@@ -157,7 +302,7 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
         },
     );
     let rows = &plan.movements;
-    writing.part(
+    writing.insert(
         "movement",
         rows.len(),
         "INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change, held_change, \
@@ -182,7 +327,7 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
 
 fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
     let orders = || plan.placed_orders.iter().map(AsRef::as_ref);
-    writing.part(
+    writing.insert(
         "placed_order",
         plan.placed_orders.len(),
         "INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total, \
@@ -203,7 +348,7 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
     );
     add_items(writing, plan);
     let changed = &plan.changed_orders;
-    writing.part(
+    writing.change(
         "changed_order",
         changed.len(),
         "UPDATE orders SET status = new.status, sequence = sequence + 1, updated_at = new.at, \
@@ -216,7 +361,7 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         },
     );
     let events = &plan.events;
-    writing.part(
+    writing.insert(
         "event",
         events.len(),
         "INSERT INTO outbox (id, order_id, queue, payload, at, traceparent) \
@@ -237,7 +382,7 @@ fn add_items(writing: &mut Writing, plan: &Plan<'_>) {
         .iter()
         .flat_map(|order| (0_i64..).zip(&order.lines).map(|(position, line)| (order.id, position, line)))
         .collect();
-    writing.part(
+    writing.insert(
         "order_item",
         items.len(),
         "INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total) \
@@ -259,7 +404,7 @@ fn add_items(writing: &mut Writing, plan: &Plan<'_>) {
 
 fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
     let mails = &plan.mails;
-    writing.part(
+    writing.insert(
         "mail",
         mails.len(),
         "INSERT INTO emails (id, sender, recipient, subject, body, html, source, status, due_at, created_at) \
@@ -277,7 +422,7 @@ fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
         },
     );
     let remembered = &plan.remembered;
-    writing.part(
+    writing.insert(
         "remembered",
         remembered.len(),
         "INSERT INTO idempotency_keys (scope, key, fingerprint, status, headers, body, at) SELECT * FROM unnest(",
@@ -293,7 +438,7 @@ fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
         },
     );
     let messages = &plan.messages;
-    writing.part(
+    writing.insert(
         "consumed",
         messages.len(),
         "INSERT INTO consumed_messages (queue, message_id, at) SELECT * FROM unnest(",

@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::clock::Clock;
+use super::memory::Memory;
 use writer::{WriteTransaction, Writer};
 
 /// The database's file within the folder.
@@ -106,6 +107,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     writer: Writer,
     clock: Clock,
+    /// What the journal knows without looking.
+    memory: Mutex<Memory>,
     /// Holds the lock on the folder until the store is closed.
     lock: Mutex<Option<File>>,
 }
@@ -126,7 +129,7 @@ impl SqliteStore {
         let connection = writing.connect().await.map_err(database)?;
         let readers = reading_pool(&folder, readers).await.map_err(database)?;
         let writer = Writer::new(connection, writing, ACQUIRE_TIMEOUT);
-        Ok(Self { readers, writer, clock, lock: Mutex::new(Some(lock)) })
+        Ok(Self { readers, writer, clock, memory: Mutex::default(), lock: Mutex::new(Some(lock)) })
     }
 
     /// Opens the database of a folder to read only, beside a server that may be at work on it.
@@ -143,7 +146,13 @@ impl SqliteStore {
         if !is_current(&readers).await.map_err(database)? {
             return Err(OpenError::OtherVersion { folder });
         }
-        Ok(Self { readers, writer: Writer::closed(), clock: Clock::system(), lock: Mutex::new(None) })
+        Ok(Self {
+            readers,
+            writer: Writer::closed(),
+            clock: Clock::system(),
+            memory: Mutex::default(),
+            lock: Mutex::new(None),
+        })
     }
 
     /// Begins a transaction on the one connection that writes.
