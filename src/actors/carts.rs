@@ -175,8 +175,9 @@ impl Carts {
 /// A session that nobody can guess.
 fn new_session() -> Result<CartSessionId, CommandError> {
     let mut secret = [0; 16];
-    getrandom::fill(&mut secret).map_err(|error| {
-        tracing::error!(%error, "the system gives no random bytes");
+    // From a generator in this process, which the system seeds: asking the system each time costs a call into it.
+    aws_lc_rs::rand::fill(&mut secret).map_err(|error| {
+        tracing::error!(%error, "there are no random bytes");
         CommandError::Unwritable
     })?;
     Ok(CartSessionId { key: CartKey(Uuid::now_v7()), secret })

@@ -28,9 +28,9 @@ pub(crate) struct Caller {
     /// The user.
     pub user: UserId,
     /// Their name, as the token has it.
-    pub name: String,
+    pub name: Arc<str>,
     /// Their e-mail address, as the token has it.
-    pub email: String,
+    pub email: Arc<str>,
     /// What they may do now.
     pub role: Role,
 }
@@ -75,10 +75,9 @@ impl Caller {
     /// # Errors
     /// 401 when it is no good, its account is gone or suspended.
     pub(crate) async fn of_token(state: &AppState, token: &str) -> Result<Self, Problem> {
-        let claims = state.tokens.read(token, state.clock.now()).ok_or_else(bad_token)?;
-        let user = claims.user().ok_or_else(bad_token)?;
-        let role = state.standings.role(state, user).await?.ok_or_else(bad_token)?;
-        Ok(Self { user, name: claims.name, email: claims.email, role })
+        let holder = state.tokens.read(token, state.clock.now()).ok_or_else(bad_token)?;
+        let role = state.standings.role(state, holder.user).await?.ok_or_else(bad_token)?;
+        Ok(Self { user: holder.user, name: holder.name, email: holder.email, role })
     }
 
     /// Whether they run the shop.

@@ -27,6 +27,7 @@ use super::state::{AppState, State};
 
 /// The header that names a request.
 const KEY_HEADER: &str = "Idempotency-Key";
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header that says that an answer is a kept one.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Characters of a key.
@@ -59,7 +60,7 @@ impl Named {
         cart: Option<CartSessionId>,
         body: &Bytes,
     ) -> Result<Option<Self>, Problem> {
-        let Some(value) = request.headers().get(KEY_HEADER) else { return Ok(None) };
+        let Some(value) = request.headers().get(&KEY) else { return Ok(None) };
         let key = IdempotencyKey {
             scope: String::new(),
             key: key_text(value.as_bytes()).ok_or_else(malformed_key)?.to_owned(),
@@ -273,8 +274,7 @@ mod tests {
 
     #[test]
     fn the_scope_is_the_user_or_the_cart_or_a_key_that_nobody_guesses() {
-        let caller =
-            Caller { user: UserId(Uuid::from_u128(1)), name: String::new(), email: String::new(), role: Role::User };
+        let caller = Caller { user: UserId(Uuid::from_u128(1)), name: "".into(), email: "".into(), role: Role::User };
         let cart = CartSessionId { key: CartKey(Uuid::from_u128(2)), secret: [3; 16] };
         let of = |key: &str, caller, cart| scope(key, caller, cart).ok();
         assert_eq!(of("k", Some(&caller), Some(cart)).as_deref(), Some("user:00000000-0000-0000-0000-000000000001"));

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use crate::persistence::records::StoredResponse;
 
+const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
 /// An answer with a JSON body.
 pub(crate) fn json(status: StatusCode, document: &impl Serialize) -> HttpResponse {
-    HttpResponse::build(status).content_type("application/json").body(text(document))
+    HttpResponse::build(status).insert_header(JSON).body(text(document))
 }
 
 /// A 200 with a JSON body.
@@ -19,10 +21,7 @@ pub(crate) fn ok(document: &impl Serialize) -> HttpResponse {
 
 /// A 201 with a JSON body, and where the new thing is.
 pub(crate) fn created(document: &impl Serialize, location: String) -> HttpResponse {
-    HttpResponse::Created()
-        .content_type("application/json")
-        .insert_header((header::LOCATION, location))
-        .body(text(document))
+    HttpResponse::Created().insert_header(JSON).insert_header((header::LOCATION, location)).body(text(document))
 }
 
 /// An answer in the form in which it is kept for when its request comes again.
@@ -33,7 +32,7 @@ pub(crate) fn stored(status: StatusCode, document: &impl Serialize) -> StoredRes
 /// The answer that was kept, as it is sent.
 pub(crate) fn send(answer: StoredResponse) -> HttpResponse {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = HttpResponse::build(status).content_type("application/json").body(answer.body);
+    let mut response = HttpResponse::build(status).insert_header(JSON).body(answer.body);
     for (name, value) in &answer.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
             response.headers_mut().insert(name, value);

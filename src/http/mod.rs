@@ -83,27 +83,34 @@ pub fn configure(state: web::Data<AppState>) -> impl Fn(&mut web::ServiceConfig)
     }
 }
 
-/// The route table. A path is looked for from the top, so those with the most traffic come first.
+/// The route table. A path is looked for from the top, and each pattern with a part in braces that it passes costs it,
+/// so those with the most traffic come first.
 fn routes(config: &mut web::ServiceConfig) {
     config
         .service(resource("/cart/add-to-cart").route(web::post().to(cart::add)))
         .service(resource("/orders/checkout").route(web::post().to(orders::checkout)))
         .service(reads(resource("/cart/me"), cart::show))
-        .service(resource("/cart/clear").route(web::get().to(cart::clear)))
-        .service(resource("/cart").route(web::delete().to(cart::clear)))
-        .service(
-            resource("/cart/items/{productId}")
-                .route(web::put().to(cart::set_item))
-                .route(web::delete().to(cart::remove_item)),
-        )
         .service(reads(resource("/products"), products::list).route(web::post().to(products::create)))
         .service(reads(resource("/products/{id}"), products::show).route(web::put().to(products::change)))
+        .service(reads(resource("/inventories/{id}"), inventories::show).route(web::put().to(inventories::change)))
+        .configure(cart_routes)
         .configure(order_routes)
         .configure(inventory_routes)
         .configure(auth_routes)
         .configure(user_routes)
         .configure(mail_and_health_routes)
         .configure(admin_routes);
+}
+
+fn cart_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(resource("/cart/clear").route(web::get().to(cart::clear)))
+        .service(resource("/cart").route(web::delete().to(cart::clear)))
+        .service(
+            resource("/cart/items/{productId}")
+                .route(web::put().to(cart::set_item))
+                .route(web::delete().to(cart::remove_item)),
+        );
 }
 
 fn order_routes(config: &mut web::ServiceConfig) {
@@ -117,7 +124,6 @@ fn order_routes(config: &mut web::ServiceConfig) {
 fn inventory_routes(config: &mut web::ServiceConfig) {
     config
         .service(resource("/inventories").route(web::post().to(inventories::create)))
-        .service(reads(resource("/inventories/{id}"), inventories::show).route(web::put().to(inventories::change)))
         .service(reads(resource("/inventories/{id}/details"), inventories::details));
 }
 

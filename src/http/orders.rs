@@ -84,7 +84,7 @@ fn read_checkout(state: &State, request: &HttpRequest, caller: &Caller, body: &B
     let (in_body, shipping_address, expected_total) = fields.finish(read)?;
     let text = in_body.or(in_header.clone()).unwrap_or_default();
     let session = text.parse().map_err(|_| state.refused(CommandError::CartEmpty))?;
-    let buyer = Buyer { user: caller.user, name: caller.name.clone(), email: caller.email.clone() };
+    let buyer = Buyer { user: caller.user, name: caller.name.to_string(), email: caller.email.to_string() };
     Ok(CheckoutBody {
         session: in_header.and_then(|text| text.parse().ok()),
         request: CheckoutRequest { session, buyer, shipping_address, expected_total },

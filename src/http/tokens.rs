@@ -1,7 +1,9 @@
 //! Access tokens: JWTs signed with HMAC-SHA-256 (RFC 7519), by a key that all nodes share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -12,6 +14,8 @@ use crate::persistence::records::Account;
 
 /// Bytes of a token that is looked at.
 const TOKEN_BYTES_MAX: usize = 4096;
+/// Tokens that are remembered at most.
+const VERIFIED_MAX: usize = 10_000;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// What a token says.
@@ -33,10 +37,23 @@ pub(crate) struct Claims {
     pub jti: String,
 }
 
-impl Claims {
-    /// The user, when the token is one of ours.
-    pub(crate) fn user(&self) -> Option<UserId> {
-        self.sub.parse().ok()
+/// Who a token is for, and until when it is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// The user.
+    pub user: UserId,
+    /// What they are called.
+    pub name: Arc<str>,
+    /// Their e-mail address.
+    pub email: Arc<str>,
+    end: Timestamp,
+}
+
+impl Holder {
+    /// Of a token that is one of ours.
+    fn of(claims: Claims) -> Option<Self> {
+        let end = Timestamp(claims.exp.checked_mul(MICROS_PER_SECOND)?);
+        Some(Self { user: claims.sub.parse().ok()?, name: claims.name.into(), email: claims.email.into(), end })
     }
 }
 
@@ -47,6 +64,9 @@ pub(crate) struct Tokens {
     validation: Validation,
     header: Header,
     life: Duration,
+    /// Tokens whose signature was verified: a token comes with each of its holder's requests, and what it says does not
+    /// change.
+    verified: DashMap<Box<str>, Holder>,
 }
 
 impl Tokens {
@@ -63,6 +83,7 @@ impl Tokens {
             validation,
             header: Header::new(Algorithm::HS256),
             life,
+            verified: DashMap::new(),
         }
     }
 
@@ -88,13 +109,26 @@ impl Tokens {
         jsonwebtoken::encode(&self.header, &claims, &self.encoding)
     }
 
-    /// What a token says, when it is ours, unchanged, and its time is not over.
-    pub(crate) fn read(&self, token: &str, now: Timestamp) -> Option<Claims> {
+    /// Who a token is for, when it is ours, unchanged, and its time is not over.
+    pub(crate) fn read(&self, token: &str, now: Timestamp) -> Option<Holder> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
+        let verified = self.verified.get(token).map(|holder| holder.clone());
+        let holder = verified.or_else(|| self.verify(token, now))?;
+        (now < holder.end).then_some(holder)
+    }
+
+    fn verify(&self, token: &str, now: Timestamp) -> Option<Holder> {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).ok()?.claims;
-        (now.0 < claims.exp.checked_mul(MICROS_PER_SECOND)?).then_some(claims)
+        let holder = Holder::of(claims)?;
+        if self.verified.len() >= VERIFIED_MAX {
+            self.verified.retain(|_, holder| now < holder.end);
+        }
+        if now < holder.end && self.verified.len() < VERIFIED_MAX {
+            self.verified.insert(token.into(), holder.clone());
+        }
+        Some(holder)
     }
 }
 
@@ -124,16 +158,12 @@ mod tests {
     fn a_token_says_who_it_is_for_until_its_time_is_over() {
         let tokens = Tokens::new(&[1; 32], HOUR);
         let token = tokens.issue(&account(), NOW).expect("a token");
-        let claims = tokens.read(&token, NOW).expect("a good token");
-        assert_eq!(claims.user(), Some(account().id));
-        assert_eq!(
-            (claims.email.as_str(), claims.name.as_str(), claims.role.as_str()),
-            ("ann@example.org", "Ann", "USER")
-        );
-        assert_eq!(claims.exp - claims.iat, 3600);
+        let holder = tokens.read(&token, NOW).expect("a good token");
+        assert_eq!((holder.user, &*holder.email, &*holder.name), (account().id, "ann@example.org", "Ann"));
         let end = NOW.plus(HOUR);
         assert!(tokens.read(&token, Timestamp(end.0 - 1)).is_some());
-        assert_eq!(tokens.read(&token, end), None, "without any leeway");
+        assert_eq!(tokens.read(&token, end), None, "without any leeway, though it is remembered");
+        assert_eq!(Tokens::new(&[1; 32], HOUR).read(&token, end), None);
     }
 
     #[test]
@@ -153,11 +183,28 @@ mod tests {
     }
 
     #[test]
+    fn so_many_tokens_are_remembered_and_no_more() {
+        let tokens = Tokens::new(&[1; 32], HOUR);
+        let token = tokens.issue(&account(), NOW).expect("a token");
+        let holder = tokens.read(&token, NOW).expect("a good token");
+        for number in 0..VERIFIED_MAX + 5 {
+            tokens.verified.insert(number.to_string().into(), holder.clone());
+        }
+        let other = tokens.issue(&Account { name: "Bob".to_owned(), ..account() }, NOW).expect("a token");
+        assert!(tokens.read(&other, NOW).is_some_and(|holder| &*holder.name == "Bob"));
+        assert!(!tokens.verified.contains_key(&*other), "there is no room");
+        let late = NOW.plus(HOUR);
+        let new = tokens.issue(&account(), late).expect("a token");
+        assert!(tokens.read(&new, late).is_some());
+        assert_eq!(tokens.verified.len(), 1, "those whose time is over make room");
+    }
+
+    #[test]
     fn other_algorithms_are_refused() {
         let secret = [1; 32];
         let tokens = Tokens::new(&secret, HOUR);
         let token = tokens.issue(&account(), NOW).expect("a token");
-        let claims = tokens.read(&token, NOW).expect("a good token");
+        let claims = jsonwebtoken::decode::<Claims>(&token, &tokens.decoding, &tokens.validation).expect("good").claims;
         let other = jsonwebtoken::encode(&Header::new(Algorithm::HS512), &claims, &EncodingKey::from_secret(&secret));
         assert_eq!(tokens.read(&other.expect("a token"), NOW), None, "signed with our key, but otherwise");
         // {"alg":"none","typ":"JWT"}
