@@ -71,6 +71,9 @@ struct Arguments {
     /// Connections that ask at a time.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     connections: u16,
+    /// How often 100,000 products are looked at, others each time, and left alone again.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    rounds: u8,
     /// How often a server is started.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
     starts: u8,

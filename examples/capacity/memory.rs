@@ -11,10 +11,8 @@ use crate::{Arguments, CART_LIFE, address, adds, client, fill, path, tell};
 const FEW: u32 = 1_000;
 /// Carts and products that a server has seen before what it takes for more of them is looked at.
 const WARM: u32 = 10_000;
-/// Products that are looked at in a round; each round takes others.
+/// Products that are looked at in a round.
 const LOOKED_AT: u32 = 100_000;
-/// Rounds of looking.
-const ROUNDS: u32 = 3;
 /// Seconds until an actor is put away that nobody asks: long enough for all to be asked first.
 const IDLE: u64 = 30;
 /// How long after `IDLE` the last actor may go.
@@ -65,7 +63,7 @@ async fn products(arguments: &Arguments) -> Option<u64> {
     let begun = told(&server, "when it had started").await;
     let token = Api::sign_in(&server).await.token().to_owned();
     let connections = usize::from(arguments.connections);
-    for round in 0..ROUNDS {
+    for round in 0..u32::from(arguments.rounds) {
         let numbers = (0..LOOKED_AT).map(|number| (round * LOOKED_AT + number) % arguments.products);
         let all = numbers
             .flat_map(|number| {
