@@ -20,14 +20,14 @@ const PRODUCTS: u32 = 1_000;
 /// Buyers who take turns.
 const BUYERS: usize = 8;
 /// How often it is looked how far events and mails are.
-const LOOK_PERIOD: Duration = Duration::from_millis(50);
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
 /// For how long it is waited for the last mail.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How many of so many orders' mails are kept, and how many events are not yet marked as out. Both are counted in narrow
-/// indexes, so that looking costs next to nothing.
+/// How many orders' mails are kept, and whether events wait to be marked as out. Looked for in narrow indexes, and only
+/// when all orders are placed, so that looking costs next to nothing.
 const LOOK: &str = "SELECT (SELECT count(*) FROM consumed_messages WHERE queue = 'send-email'),
-    (SELECT count(*) FROM outbox WHERE published_at IS NULL)";
+    EXISTS (SELECT 1 FROM outbox WHERE published_at IS NULL)";
 /// Mails of orders, those of them that are for different orders, and events.
 const BOOKS: &str = "SELECT count(*), count(DISTINCT subject), (SELECT count(*) FROM outbox)
     FROM emails WHERE source = 'orders'";
@@ -57,12 +57,8 @@ pub(crate) async fn measure(arguments: &Arguments) -> bool {
     let before = Spent::until_now(server.process());
     let (connections, count) = (usize::from(arguments.connections), orders as usize);
     let begin = Instant::now();
-    let following = tokio::spawn(async move {
-        let followed = books.follow(orders.into(), begin).await;
-        (followed, books)
-    });
     let load = client::send(address(&server), connections, checkouts, count).await;
-    let (followed, mut books) = following.await.expect("it is looked at");
+    let followed = books.follow(orders.into(), begin).await;
     let spent = Spent::until_now(server.process());
 
     println!("{:>10.2} s  until the last order was acknowledged", load.took.as_secs_f64());
@@ -121,25 +117,19 @@ impl Books {
         }
     }
 
-    /// Looks until all is out and all mails are kept, or patience is over.
+    /// Looks until all is out and all mails are kept, or patience is over. All orders are placed.
     async fn follow(&mut self, orders: i64, begin: Instant) -> Followed {
         let mut followed = Followed { published: None, mailed: None };
         while begin.elapsed() < PATIENCE && (followed.published.is_none() || followed.mailed.is_none()) {
-            tokio::time::sleep(LOOK_PERIOD).await;
-            let (mails, waiting): (i64, i64) = match self {
+            let (mails, waiting): (i64, bool) = match self {
                 Self::Sqlite(connection) => sqlx::query_as(LOOK).fetch_one(&mut **connection).await,
                 Self::Postgres(connection) => sqlx::query_as(LOOK).fetch_one(&mut **connection).await,
             }
             .expect("the database answers");
-            if mails == orders {
-                followed.mailed.get_or_insert_with(|| begin.elapsed());
-            }
-            // None may wait in between, before the next one is written.
-            if waiting == 0 {
-                followed.published.get_or_insert_with(|| begin.elapsed());
-            } else {
-                followed.published = None;
-            }
+            let now = begin.elapsed();
+            followed.mailed = followed.mailed.or_else(|| (mails == orders).then_some(now));
+            followed.published = followed.published.or_else(|| (!waiting).then_some(now));
+            tokio::time::sleep(LOOK_PERIOD).await;
         }
         followed
     }
