@@ -138,7 +138,7 @@ pub(super) enum Left {
 /// The actor.
 pub struct CartActor {
     key: CartKey,
-    parts: CartParts,
+    parts: Arc<CartParts>,
     birth: Birth,
     known: Known,
     /// What is known is at least as new as this; `None` is as old as may be.
@@ -157,7 +157,7 @@ enum Waiting {
 impl CartActor {
     /// The cart of a session that the database may know.
     #[must_use]
-    pub fn of(key: CartKey, parts: CartParts, birth: Birth) -> Self {
+    pub fn of(key: CartKey, parts: Arc<CartParts>, birth: Birth) -> Self {
         let (known, waiting) = (Known::Nothing, VecDeque::new());
         Self { key, parts, birth, known, since: None, just_read: false, waiting, busy: false }
     }
@@ -250,7 +250,7 @@ impl CartActor {
         ticket.begin();
         self.fault_at(Moment::Before);
         let kept = kept.filter(|kept| same_secret(&kept.cart.id, &session));
-        let (parts, step) = (self.parts.clone(), step!(&span, "cart", key = %self.key));
+        let (parts, step) = (CartParts::clone(&self.parts), step!(&span, "cart", key = %self.key));
         match ask {
             CartAsk::Read(_, reply) => {
                 let read = async move { (cart_change::read(&parts, session, kept).await, Left::Same) };
@@ -331,7 +331,7 @@ impl CartActor {
     fn expire(&mut self, expire: Expire, kept: Option<KeptCart>, context: &mut Context<Self>) {
         let Some(kept) = kept.filter(|kept| kept.cart.state == CartState::Open) else { return };
         self.busy = true;
-        let work = cart_change::expire(self.parts.clone(), kept.cart);
+        let work = cart_change::expire(CartParts::clone(&self.parts), kept.cart);
         context.spawn(work.into_actor(self).map(|left, actor, context| {
             let _ = expire.ended.send(matches!(left, Left::Now(_)));
             actor.left(left);

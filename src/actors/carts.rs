@@ -23,14 +23,14 @@ const EXPIRY_PATIENCE: Duration = Duration::from_millis(250);
 /// The way to all carts.
 #[derive(Clone)]
 pub struct Carts {
-    parts: CartParts,
+    parts: Arc<CartParts>,
 }
 
 impl Carts {
     /// Actors made of these parts.
     #[must_use]
     pub fn new(parts: CartParts) -> Self {
-        Self { parts }
+        Self { parts: Arc::new(parts) }
     }
 
     /// What the actors are made of.
@@ -67,8 +67,13 @@ impl Carts {
         let session = new_session()?;
         let cart = Cart::fresh(session, self.parts.clock.now(), self.parts.rules.lifetime);
         let (kept, request) = (KeptCart { cart, order: None }, LineRequest::Add { product, quantity });
-        let (answer, left) =
-            cart_change::change(self.parts.clone(), Seen { kept: Some(kept), is_new: true }, request, command).await;
+        let (answer, left) = cart_change::change(
+            CartParts::clone(&self.parts),
+            Seen { kept: Some(kept), is_new: true },
+            request,
+            command,
+        )
+        .await;
         match left {
             Left::Now(kept) if kept.cart.version > 0 => self.parts.opened.keep(kept),
             Left::Now(_) | Left::Same => {}
@@ -145,7 +150,7 @@ impl Carts {
             }
             None => {
                 drop(self.parts.opened.take(cart.id.key));
-                matches!(cart_change::expire(self.parts.clone(), cart).await, Left::Now(_))
+                matches!(cart_change::expire(CartParts::clone(&self.parts), cart).await, Left::Now(_))
             }
         }
     }
@@ -164,8 +169,8 @@ impl Carts {
     }
 
     fn post(&self, session: CartSessionId, ask: CartAsk) -> Result<(), CommandError> {
-        let parts = self.parts.clone();
-        let start = move |birth: Birth| CartActor::of(session.key, parts.clone(), birth);
+        let parts = Arc::clone(&self.parts);
+        let start = move |birth: Birth| CartActor::of(session.key, Arc::clone(&parts), birth);
         let posted = self.parts.registry.post(session.key, CartRequest { session, ask, span: trace::here() }, start);
         posted.map_err(|(_, unposted)| CommandError::Unposted(unposted))
     }

@@ -17,14 +17,14 @@ use super::registry::{Birth, Registry};
 /// The way to all inventory actors.
 #[derive(Clone)]
 pub struct Inventories {
-    parts: InventoryParts,
+    parts: Arc<InventoryParts>,
 }
 
 impl Inventories {
     /// Actors made of these parts.
     #[must_use]
     pub fn new(parts: InventoryParts) -> Self {
-        Self { parts }
+        Self { parts: Arc::new(parts) }
     }
 
     /// Where they are listed.
@@ -74,7 +74,7 @@ impl Inventories {
     }
 
     fn actor(&self, inventory: InventoryId) -> impl Fn(Birth) -> InventoryActor + Clone + Send + 'static {
-        let parts = self.parts.clone();
-        move |birth| InventoryActor::new(inventory, parts.clone(), birth)
+        let parts = Arc::clone(&self.parts);
+        move |birth| InventoryActor::new(inventory, Arc::clone(&parts), birth)
     }
 }

@@ -122,7 +122,7 @@ struct Known {
 /// The actor.
 pub struct InventoryActor {
     id: InventoryId,
-    parts: InventoryParts,
+    parts: Arc<InventoryParts>,
     birth: Birth,
     board: Arc<Board>,
     known: Option<Known>,
@@ -137,7 +137,7 @@ pub struct InventoryActor {
 impl InventoryActor {
     /// A storekeeper that has still to learn what is there.
     #[must_use]
-    pub fn new(id: InventoryId, parts: InventoryParts, birth: Birth) -> Self {
+    pub fn new(id: InventoryId, parts: Arc<InventoryParts>, birth: Birth) -> Self {
         let (board, waiting) = (Arc::default(), VecDeque::new());
         Self { id, parts, birth, board, known: None, waiting, loading: false, stale: false, heard: None }
     }
@@ -148,7 +148,7 @@ impl InventoryActor {
             return;
         }
         self.stale = false;
-        let (parts, id) = (self.parts.clone(), self.id);
+        let (parts, id) = (Arc::clone(&self.parts), self.id);
         let since = Instant::now();
         let load = async move {
             parts.faults.pass(ActorKind::Inventory, Moment::Before, Some(id.0)).await;
