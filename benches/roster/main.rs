@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench stops at a fault and prints")]
 
+#[expect(dead_code, reason = "this bench has SQLite alone")]
 #[path = "../support/filled.rs"]
 mod filled;
 

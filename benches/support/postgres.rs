@@ -3,18 +3,17 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
 use storekeeper::domain::ids::ProductId;
-use storekeeper::persistence::Upkeep;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::open::StoreOptions;
-use storekeeper::persistence::postgres::{PostgresOptions, PostgresStore};
+use storekeeper::persistence::postgres::PostgresOptions;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use super::server::{Database, Durability, Server, connect};
-use super::{PRODUCTS, Shelves, Till, UNITS};
+use super::server::{Database, Durability, Server};
+use super::{PRODUCTS, Shelves, Till, UNITS, filled};
 
 /// Connections of the usual program.
 const POOL: u32 = 16;
@@ -33,7 +32,7 @@ impl Shelf {
 
     async fn on(server: Arc<Server>) -> Self {
         let shelf = Self { database: Database::of(&server), server };
-        fill(&shelf).await;
+        filled::fill_postgres(&shelf.database.url, PRODUCTS, UNITS).await;
         shelf
     }
 
@@ -137,26 +136,4 @@ impl Till<Shelf> for OneUpdate {
         let done = update.bind(product.0).bind(Clock::system().now().0).execute(&self.pool).await;
         assert_eq!(done.expect("the update is done").rows_affected(), 1, "the unit is held");
     }
-}
-
-/// Makes the tables, with all products in stock. Product, inventory and first ledger row have one number.
-async fn fill(shelf: &Shelf) {
-    PostgresStore::open(shelf.own(), Clock::system()).await.expect("the database opens").close().await;
-    let mut connection = connect(&shelf.database.url).await.expect("the database opens");
-    let mut transaction = connection.begin().await.expect("a transaction");
-    for statement in [
-        "CREATE TEMP TABLE numbers AS SELECT n, lpad(to_hex(n), 32, '0')::uuid AS id FROM generate_series(0, $1 - 1) n
-         WHERE $2 > 0",
-        "INSERT INTO products SELECT id, 'SKU-' || n, 'sku-' || n, 'Tea ' || n, 'tea ' || n, NULL, 1999, 'PUBLISHED',
-         id, 1, 0, 0 FROM numbers WHERE $1 > 0 AND $2 > 0",
-        "INSERT INTO inventories SELECT id, id, 'SKU-' || n, $2, 0, 1, id, 0 FROM numbers WHERE $1 > 0",
-        "INSERT INTO movements SELECT id, NULL, id, 1, 'initial', 'IN', $2, $2, 0, $2, 0, NULL, NULL, NULL, 'bench', 0
-         FROM numbers WHERE $1 > 0",
-    ] {
-        let products = i64::try_from(PRODUCTS).expect("a small number");
-        sqlx::query(statement).bind(products).bind(UNITS).execute(&mut *transaction).await.expect("rows are written");
-    }
-    transaction.commit().await.expect("the shop is there");
-    sqlx::query("ANALYZE").execute(&mut connection).await.expect("the planner knows the tables");
-    connection.close().await.expect("closed");
 }

@@ -31,6 +31,11 @@ impl Api {
         api
     }
 
+    /// The administrator's access token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     async fn token_of(&self, email: &str, password: &str) -> String {
         let answer = self.post("/auth/login", &json!({"email": email, "password": password})).await;
         text(&answer, "accessToken")

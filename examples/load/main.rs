@@ -12,6 +12,7 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program that measures stops at a fault and prints")]
 
+#[expect(dead_code, reason = "examples/capacity does more with it")]
 mod api;
 mod peak;
 #[expect(dead_code, reason = "tests share a server; a load test has its own, and more durable, one")]
@@ -21,6 +22,7 @@ mod postgres;
 #[path = "../../tests/support/redis.rs"]
 mod redis;
 mod scenarios;
+#[expect(dead_code, reason = "examples/capacity does more with it")]
 mod server;
 #[path = "../../tests/support/unprivileged.rs"]
 mod unprivileged;

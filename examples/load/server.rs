@@ -27,11 +27,18 @@ pub(crate) struct Server {
     own: Option<Own>,
 }
 
-/// What this program has started; it goes with it.
+/// What this program has started; it goes with it, the process first.
 struct Own {
-    process: Child,
+    process: Process,
+    ground: Ground,
+}
+
+struct Process(Child);
+
+/// What a server of our own stands on: a folder, and the services beside it. They go with it.
+pub(crate) struct Ground {
     folder: TempDir,
-    _services: Option<Services>,
+    services: Option<Services>,
 }
 
 struct Services {
@@ -40,31 +47,54 @@ struct Services {
     redis: redis::Server,
 }
 
-impl Server {
-    /// Starts one: on SQLite alone, or on PostgreSQL, which syncs every commit, and Redis.
-    pub(crate) async fn start(real: bool) -> Self {
-        spawn_blocking(move || Self::start_here(real)).await.expect("the server starts")
-    }
-
-    fn start_here(real: bool) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let services = real.then(|| {
+impl Ground {
+    /// SQLite alone, or PostgreSQL, which syncs every commit, and Redis.
+    pub(crate) async fn new(real: bool) -> Self {
+        let services = || {
             let server = postgres::Server::new(postgres::Durability::Real);
             Services { database: postgres::Database::of(&server), _server: server, redis: redis::Server::new() }
-        });
-        let (database, redis, place) = match &services {
-            None => (("DATA_DIR", folder.path().join("data").display().to_string()), None, "SQLite"),
-            Some(services) => {
-                let redis = ("REDIS_URL", services.redis.url());
-                (("DATABASE_URL", services.database.url.clone()), Some(redis), "PostgreSQL and Redis")
-            }
         };
-        let log = File::create(folder.path().join("log")).expect("a log");
+        let lay = move || Self { folder: tempfile::tempdir().expect("a folder"), services: real.then(services) };
+        spawn_blocking(lay).await.expect("the services start")
+    }
+
+    /// The variable that says where the database is.
+    pub(crate) fn database(&self) -> (&'static str, String) {
+        match &self.services {
+            None => ("DATA_DIR", self.folder.path().join("data").display().to_string()),
+            Some(services) => ("DATABASE_URL", services.database.url.clone()),
+        }
+    }
+
+    /// What it is, for people.
+    pub(crate) fn place(&self) -> &'static str {
+        if self.services.is_some() { "PostgreSQL and Redis" } else { "SQLite" }
+    }
+
+    fn redis(&self) -> Option<(&'static str, String)> {
+        self.services.as_ref().map(|services| ("REDIS_URL", services.redis.url()))
+    }
+}
+
+impl Server {
+    /// Starts one of our own on nothing.
+    pub(crate) async fn start(real: bool) -> Self {
+        Self::on(Ground::new(real).await, Vec::new()).await
+    }
+
+    /// Starts one of our own, with more settings, on what may have a database already.
+    pub(crate) async fn on(ground: Ground, settings: Vec<(&'static str, String)>) -> Self {
+        spawn_blocking(move || Self::start_here(ground, &settings)).await.expect("the server starts")
+    }
+
+    fn start_here(ground: Ground, settings: &[(&'static str, String)]) -> Self {
+        let database = ground.database();
+        let log = File::create(ground.folder.path().join("log")).expect("a log");
         let mut process = Command::new(program())
-            .current_dir(folder.path())
+            .current_dir(ground.folder.path())
             .env_clear()
             .envs([("BIND", "127.0.0.1:0"), ("ADMIN_EMAIL", ADMIN_EMAIL), ("ADMIN_PASSWORD", ADMIN_PASSWORD)])
-            .envs([&database].into_iter().chain(&redis).map(|(name, value)| (name, value)))
+            .envs([&database].into_iter().chain(&ground.redis()).chain(settings).map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -74,10 +104,10 @@ impl Server {
         let (_, address) = line.split_once("http://").expect("it says where it serves");
         Self {
             base: format!("http://{}", address.trim()),
-            place: format!("a server of our own on {place}"),
+            place: format!("a server of our own on {}", ground.place()),
             admin: (ADMIN_EMAIL.to_owned(), ADMIN_PASSWORD.to_owned()),
             database: vec![database],
-            own: Some(Own { process, folder, _services: services }),
+            own: Some(Own { process: Process(process), ground }),
         }
     }
 
@@ -111,12 +141,16 @@ impl Server {
         &self.admin.1
     }
 
-    /// Resident memory, MiB; `None` of one that this has not started.
-    pub(crate) fn memory(&self) -> Option<u64> {
-        let process = self.own.as_ref()?.process.id();
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    /// The number of the process; `None` of one that this has not started.
+    pub(crate) fn process(&self) -> Option<u32> {
+        self.own.as_ref().map(|own| own.process.0.id())
+    }
+
+    /// Resident memory, kB (of 1,024 bytes); `None` of one that this has not started.
+    pub(crate) fn memory_kb(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1_024)
+        line.trim().trim_end_matches(" kB").parse().ok()
     }
 
     /// Has `storekeeper check` look at the books, beside the server, where the database is known; whether they are right.
@@ -127,7 +161,7 @@ impl Server {
         let mut check = Command::new(program());
         check.arg("check").env_clear().envs(self.database.iter().map(|(name, value)| (name, value)));
         if let Some(own) = &self.own {
-            check.current_dir(own.folder.path());
+            check.current_dir(own.ground.folder.path());
         }
         Some(check.status().expect("it was built beside this program").success())
     }
@@ -135,21 +169,28 @@ impl Server {
     /// Stops one of our own in order; whether it did.
     pub(crate) fn stop(&mut self) -> Option<bool> {
         let own = self.own.as_mut()?;
-        let told = Command::new("kill").args(["-TERM", &own.process.id().to_string()]).status();
+        let told = Command::new("kill").args(["-TERM", &own.process.0.id().to_string()]).status();
         assert!(told.expect("kill runs").success(), "the server is still there");
-        let stopped = own.process.wait().expect("it ends").success();
+        let stopped = own.process.0.wait().expect("it ends").success();
         if !stopped {
-            let log = std::fs::read_to_string(own.folder.path().join("log")).unwrap_or_default();
+            let log = std::fs::read_to_string(own.ground.folder.path().join("log")).unwrap_or_default();
             eprintln!("{}", log.lines().rev().take(20).collect::<Vec<_>>().join("\n"));
         }
         Some(stopped)
     }
+
+    /// Stops one of our own in order, and gives what it stood on, for another one; `None` when there is none or it did
+    /// not end in order.
+    pub(crate) fn leave(mut self) -> Option<Ground> {
+        let stopped = self.stop()?;
+        self.own.filter(|_| stopped).map(|own| own.ground)
+    }
 }
 
-impl Drop for Own {
+impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

@@ -19,8 +19,8 @@ pub(crate) async fn of(api: &Api, people: &People, mut server: Server) -> bool {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (orders, units) = (count(&people.orders), count(&people.units));
     println!("\nverdict");
-    if let Some(memory) = server.memory() {
-        println!("        the server has {memory} MiB");
+    if let Some(memory) = server.memory_kb() {
+        println!("        the server has {} MiB", memory / 1_024);
     }
     println!(
         "        {orders} orders of {units} units were acknowledged, {} times was sold out",

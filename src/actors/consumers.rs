@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+use crate::domain::timestamp::Timestamp;
 use crate::messaging::bus::{ConsumeError, Consumer, DeadLetters, Message};
 use crate::messaging::documents::{ClearCartDocument, OrderDocument, StockRequestDocument};
 use crate::messaging::{CLEAR_CART, SEND_EMAIL, UPDATE_INVENTORY};
 use crate::persistence::clock::Clock;
 use crate::persistence::entry::ConsumedMessage;
-use crate::persistence::records::{DeadLetter, NewEmail};
+use crate::persistence::records::{DeadLetter, EmailStatus, NewEmail};
 use crate::persistence::{SharedStore, StoreError};
 
 use super::carts::Carts;
@@ -44,22 +45,25 @@ impl Consumer for MailConsumer {
 
     async fn consume(&self, messages: &[Message]) -> Vec<Result<(), ConsumeError>> {
         let now = self.clock.now();
-        let mails: Vec<Result<(String, NewEmail), ConsumeError>> = messages
-            .iter()
-            .map(|message| {
-                let refused = |reason: String| ConsumeError::Refused(reason);
-                let order = OrderDocument::read(&message.payload).map_err(|error| refused(error.to_string()))?;
-                let mail = self.mail.order_confirmation(&order, now).map_err(|error| refused(error.to_string()))?;
-                Ok((message.id.clone(), mail))
-            })
-            .collect();
-        let good: Vec<(String, NewEmail)> = mails.iter().filter_map(|mail| mail.clone().ok()).collect();
-        let kept = self.store.keep_mails_once(SEND_EMAIL, &good, now).await;
-        if matches!(kept, Ok(count) if count > 0) {
+        let mut mails: Vec<(String, NewEmail)> = Vec::with_capacity(messages.len());
+        let mut written: Vec<Result<(), ConsumeError>> = Vec::with_capacity(messages.len());
+        for message in messages {
+            written.push(self.mail(message, now).map(|mail| mails.push((message.id.clone(), mail))));
+        }
+        let kept = self.store.keep_mails_once(SEND_EMAIL, &mails, now).await;
+        if self.mail.status() == EmailStatus::Queued && matches!(kept, Ok(count) if count > 0) {
             self.mailer.wake();
         }
         let kept = kept.map(|_| ()).map_err(not_now);
-        mails.into_iter().map(|mail| mail.and_then(|_| kept.clone())).collect()
+        written.into_iter().map(|written| written.and_then(|()| kept.clone())).collect()
+    }
+}
+
+impl MailConsumer {
+    /// The mail that a message asks for.
+    fn mail(&self, message: &Message, now: Timestamp) -> Result<NewEmail, ConsumeError> {
+        let order = OrderDocument::read(&message.payload).map_err(|error| ConsumeError::Refused(error.to_string()))?;
+        self.mail.order_confirmation(&order, now).map_err(|error| ConsumeError::Refused(error.to_string()))
     }
 }
 

@@ -15,6 +15,7 @@ mod node;
 mod nodes;
 mod outage;
 mod outbox;
+mod plans;
 mod proxy;
 #[path = "../support/postgres.rs"]
 mod server;

@@ -151,31 +151,45 @@ impl Worker {
 
     /// Has messages done, each once by its id; gives those that have to wait.
     async fn try_once(&self, batch: Vec<Delivery>) -> Result<Vec<Delivery>, AmqpError> {
-        let read: Vec<Result<Message, String>> = batch.iter().map(|delivery| self.read(delivery)).collect();
-        let good: Vec<Message> = read.iter().filter_map(|message| message.clone().ok()).collect();
-        let _spans: Vec<Span> = good.iter().map(Message::consuming).collect();
+        let mut good = Vec::with_capacity(batch.len());
+        let mut read = Vec::with_capacity(batch.len());
+        for delivery in &batch {
+            read.push(self.read(delivery).map(|message| good.push(message)));
+        }
+        let spans: Vec<Span> = good.iter().map(Message::consuming).collect();
         let mut outcomes = self.consumer.consume(&good).await.into_iter();
-        let mut waiting = Vec::new();
-        for (delivery, message) in batch.into_iter().zip(read) {
-            let outcome = match message {
-                Ok(_) => outcomes.next().unwrap_or_else(|| Err(ConsumeError::NotNow("it was not tried".to_owned()))),
+        drop(spans);
+        let (mut waiting, mut done) = (Vec::new(), None);
+        for (delivery, read) in batch.into_iter().zip(read) {
+            let outcome = match read {
+                Ok(()) => outcomes.next().unwrap_or_else(|| Err(ConsumeError::NotNow("it was not tried".to_owned()))),
                 Err(reason) => Err(ConsumeError::Refused(reason)),
             };
-            let is_over = match outcome {
-                Ok(()) => true,
-                Err(ConsumeError::Refused(reason)) => self.bury(&delivery, &reason).await,
-                Err(ConsumeError::NotNow(reason)) => {
-                    tracing::warn!(queue = self.consumer.queue(), reason, "a message waits");
-                    false
-                }
-            };
-            if is_over {
-                in_time(delivery.acker.ack(BasicAckOptions::default())).await?;
-            } else {
+            if !self.is_over(&delivery, outcome).await {
                 waiting.push(delivery);
+            } else if waiting.is_empty() {
+                done = Some(delivery);
+            } else {
+                in_time(delivery.acker.ack(BasicAckOptions::default())).await?;
             }
         }
+        // All that came before the first one that waits is over, here and in earlier batches: one word for all of it.
+        if let Some(delivery) = done {
+            in_time(delivery.acker.ack(BasicAckOptions { multiple: true })).await?;
+        }
         Ok(waiting)
+    }
+
+    /// Whether nothing is left to do with a message: it is done, or put away.
+    async fn is_over(&self, delivery: &Delivery, outcome: Result<(), ConsumeError>) -> bool {
+        match outcome {
+            Ok(()) => true,
+            Err(ConsumeError::Refused(reason)) => self.bury(delivery, &reason).await,
+            Err(ConsumeError::NotNow(reason)) => {
+                tracing::warn!(queue = self.consumer.queue(), reason, "a message waits");
+                false
+            }
+        }
     }
 
     /// The message as consumers know it, or why it is none.
