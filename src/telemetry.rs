@@ -68,8 +68,12 @@ pub fn subscriber<W>(filter: &str, json: bool, writer: W) -> Result<Box<dyn Subs
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(filter)?);
-    Ok(Box::new(registry.with(lines(json, writer))))
+    let (registry, general) = (tracing_subscriber::registry(), EnvFilter::try_new(filter)?);
+    // A filter by fields of spans looks at every span as it is entered and left; most have no need of that.
+    match filter.parse::<Targets>() {
+        Ok(simple) if !filter.trim().is_empty() => Ok(Box::new(registry.with(simple).with(lines(json, writer)))),
+        Ok(_) | Err(_) => Ok(Box::new(registry.with(general).with(lines(json, writer)))),
+    }
 }
 
 /// What writes the log and makes traces. The log's filter is the log's alone: traces have whatever this program's own
