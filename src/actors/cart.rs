@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 use crate::domain::cart::{Cart, CartLine, CartState};
 use crate::domain::ids::{CartKey, CartSessionId, OrderId, ProductId};
 use crate::domain::product::Product;
+use crate::domain::timestamp::Timestamp;
 use crate::observability::trace::step;
 use crate::persistence::records::KeptCart;
 
@@ -74,6 +75,8 @@ pub enum LineRequest {
 pub struct Claim {
     /// The cart, open and not empty.
     pub cart: Cart,
+    /// It was read for this claim, or so lately that it will do. Else another server may have changed it.
+    pub is_new: bool,
     /// To be told what became of it. Dropped, the cart asks the database.
     pub ended: oneshot::Sender<Became>,
 }
@@ -195,9 +198,16 @@ impl CartActor {
 
     /// Whether the next request is answered from what is known alone, and that may be too old.
     fn must_read_for_next(&self) -> bool {
-        let Some(Waiting::Request(posted)) = self.waiting.front() else { return false };
-        let shows = matches!(posted.message.ask, CartAsk::Read(..) | CartAsk::Claim(..));
-        shows && matches!(self.known, Known::Cart(_)) && !self.just_read && self.is_old()
+        let (Some(Waiting::Request(posted)), Known::Cart(kept)) = (self.waiting.front(), &self.known) else {
+            return false;
+        };
+        let from_memory_alone = match posted.message.ask {
+            CartAsk::Read(..) => true,
+            // What is made of a claimed cart names its version.
+            CartAsk::Claim(..) => !is_claimable(&kept.cart, self.parts.clock.now()),
+            CartAsk::Change(..) | CartAsk::Clear(..) => false,
+        };
+        from_memory_alone && !self.just_read && self.is_old()
     }
 
     fn is_old(&self) -> bool {
@@ -264,7 +274,7 @@ impl CartActor {
             CartAsk::Clear(command, reply) => {
                 self.run(cart_change::clear(parts, kept, command).instrument(step), reply, ticket, context);
             }
-            CartAsk::Claim(_, reply) => self.claim(kept, reply, ticket, context),
+            CartAsk::Claim(_, reply) => self.claim(Seen { kept, is_new }, reply, ticket, context),
         }
     }
 
@@ -295,14 +305,14 @@ impl CartActor {
 
     fn claim(
         &mut self,
-        kept: Option<KeptCart>,
+        Seen { kept, is_new }: Seen,
         reply: oneshot::Sender<Result<Claim, NotClaimed>>,
         ticket: Ticket,
         context: &mut Context<Self>,
     ) {
         let now = self.parts.clock.now();
         let cart = match kept {
-            Some(KeptCart { cart, .. }) if cart.is_live(now) && !cart.lines.is_empty() => cart,
+            Some(KeptCart { cart, .. }) if is_claimable(&cart, now) => cart,
             not_claimable => {
                 ticket.done();
                 drop(reply.send(Err(why_not_claimable(not_claimable))));
@@ -312,7 +322,7 @@ impl CartActor {
         let (ended, became) = oneshot::channel();
         self.busy = true;
         let before = cart.clone();
-        if reply.send(Ok(Claim { cart, ended })).is_err() {
+        if reply.send(Ok(Claim { cart, is_new, ended })).is_err() {
             self.busy = false;
             return;
         }
@@ -374,6 +384,10 @@ impl CartActor {
             context.stop();
         }
     }
+}
+
+fn is_claimable(cart: &Cart, now: Timestamp) -> bool {
+    cart.is_live(now) && !cart.lines.is_empty()
 }
 
 /// Why a checkout does not get this cart. What was in an expired one is told, and not held again.

@@ -85,6 +85,8 @@ pub(super) async fn checkout(
         };
         let (order, versions) = match price(parts, &claim.cart, request).await {
             Ok(priced) => priced,
+            // Another server may have changed what this says of the cart. Dropping the claim makes it ask the database.
+            Err(_) if !claim.is_new => continue,
             Err(error) => {
                 // The cart is as it was; it need not ask the database.
                 drop(claim.ended.send(Became::Unchanged));

@@ -169,6 +169,29 @@ async fn a_checkout_sells_what_another_server_put_into_the_cart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkout_of_a_cart_that_another_server_has_changed_sells_what_is_in_it() {
+    let pair = Pair::start().await;
+    let lamp = pair.observer.stock(100).await;
+    let (here, elsewhere) = (pair.here.shop(), pair.elsewhere.shop());
+    let buyer = Buyer { user: UserId(Uuid::now_v7()), name: "Ann".to_owned(), email: "ann@example.org".to_owned() };
+    for expected_total in [None, Some(Money(300))] {
+        let opened = here.add_to_cart(None, lamp.product, None, 1, false, command()).await.expect("a cart");
+        let session = opened.session.expect("a session");
+        elsewhere.set_cart_item(Some(session), lamp.product, 3, command()).await.expect("a change");
+        let request = CheckoutRequest { session, buyer: buyer.clone(), shipping_address: None, expected_total };
+        let order = here.checkout(request, command()).await.expect("an order").order;
+        assert_eq!(order.lines.iter().map(|line| line.line.quantity).collect::<Vec<_>>(), [3]);
+    }
+    let opened = here.add_to_cart(None, lamp.product, None, 1, false, command()).await.expect("a cart");
+    let session = opened.session.expect("a session");
+    elsewhere.clear_cart(Some(session), command()).await.expect("an end");
+    let request = CheckoutRequest { session, buyer, shipping_address: None, expected_total: None };
+    let refused = here.checkout(request, command()).await.err();
+    assert!(matches!(refused, Some(CommandError::CartEmpty)), "{refused:?}");
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storekeeper_whom_the_database_contradicts_learns_from_it() {
     let pair = Pair::start().await;
     let stock = pair.observer.stock(2).await;
