@@ -285,7 +285,7 @@ impl JournalActor {
         let batch = take_batch(&mut self.queue, self.batch_size.now(), |queued| lane(&queued.submission.work));
         self.birth.gauge.oldest_is(self.queue.first().or(batch.first()).map(|queued| &queued.ticket));
         // On a task of its own: what has begun is ended, and everybody told, whatever becomes of this actor.
-        let task = self.birth.spawn(commit_batch(Arc::clone(&self.parts), batch));
+        let task = self.birth.spawn(commit_batch(Arc::clone(&self.parts), batch, self.birth.clone()));
         context.spawn(task.into_actor(self).map(move |ended, actor, context| {
             // Nothing is learned from one that wrote nothing: it was quick, but at what?
             if let Ok((entries @ 1.., took)) = ended {
@@ -328,9 +328,9 @@ fn lane(work: &Work) -> Option<InventoryId> {
     }
 }
 
-/// Commits a batch and tells everybody concerned. Gives how many entries were answered by the database, and how long that
-/// took.
-async fn commit_batch(parts: Arc<JournalParts>, batch: Vec<Queued>) -> (usize, Duration) {
+/// Commits a batch, and has everybody concerned told while the next one begins. Gives how many entries were answered by the
+/// database, and how long that took.
+async fn commit_batch(parts: Arc<JournalParts>, batch: Vec<Queued>, birth: Birth) -> (usize, Duration) {
     let _turn = parts.committing.lock().await;
     let mut settlement = Settlement::new(&parts);
     let now = Instant::now();
@@ -344,7 +344,7 @@ async fn commit_batch(parts: Arc<JournalParts>, batch: Vec<Queued>) -> (usize, D
     parts.faults.slow_down(entries, now).await;
     parts.faults.pass(ActorKind::Journal, Moment::After, None).await;
     let answered = (settlement.answered(), now.elapsed());
-    settlement.tell();
+    birth.spawn(async move { settlement.tell() });
     answered
 }
 

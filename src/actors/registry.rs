@@ -31,6 +31,7 @@ const ADDRESS_CAPACITY: usize = 16;
 pub struct Incarnation(u64);
 
 /// What a starting actor is told about itself.
+#[derive(Clone)]
 pub struct Birth {
     /// Who it is.
     pub identity: Identity,

@@ -170,6 +170,8 @@ pub(super) async fn write_at_once(
     answer.first().map(|(_, now)| Timestamp(*now)).ok_or(sqlx::Error::RowNotFound)
 }
 
+/// The locks that a batch takes before it writes. A line is nobody's who has not its session, so those of the sessions are
+/// enough for the lines.
 fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>) {
     writing.lock(
         "session",
@@ -187,16 +189,6 @@ fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>)
         ") ORDER BY id FOR UPDATE",
         |part| {
             part.column(needs.orders.iter().map(|id| id.0));
-        },
-    );
-    writing.lock(
-        "line",
-        needs.holds.len(),
-        "SELECT 1 FROM holds WHERE (cart_key, number) IN (SELECT * FROM unnest(",
-        ")) ORDER BY cart_key, number FOR UPDATE",
-        |part| {
-            part.column(needs.holds.iter().map(|(cart, _)| cart.0));
-            part.column(needs.holds.iter().map(|(_, number)| *number));
         },
     );
     writing.lock(
