@@ -69,11 +69,17 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (registry, general) = (tracing_subscriber::registry(), EnvFilter::try_new(filter)?);
-    // A filter by fields of spans looks at every span as it is entered and left; most have no need of that.
-    match filter.parse::<Targets>() {
-        Ok(simple) if !filter.trim().is_empty() => Ok(Box::new(registry.with(simple).with(lines(json, writer)))),
-        Ok(_) | Err(_) => Ok(Box::new(registry.with(general).with(lines(json, writer)))),
+    match by_targets(filter) {
+        Some(simple) => Ok(Box::new(registry.with(simple).with(lines(json, writer)))),
+        None => Ok(Box::new(registry.with(general).with(lines(json, writer)))),
     }
+}
+
+/// A filter of levels and targets alone, as most are: one that can tell spans apart looks at each as it is entered and left.
+/// What `Targets` reads otherwise than `EnvFilter` (brackets, nothing between commas) is not for it.
+fn by_targets(filter: &str) -> Option<Targets> {
+    let is_plain = |part: &str| !part.trim().is_empty() && !part.contains(['[', '{']);
+    if filter.split(',').all(is_plain) { filter.parse().ok() } else { None }
 }
 
 /// What writes the log and makes traces. The log's filter is the log's alone: traces have whatever this program's own
@@ -126,4 +132,22 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     tracing::error!(place, thread = thread.name().unwrap_or("unnamed"), "panicked: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_told_by_level_and_target_is_left_to_the_general_filter() {
+        for plain in ["info", "warn,storekeeper=debug", "storekeeper::actors", "off", "error, sqlx=trace"] {
+            assert!(by_targets(plain).is_some(), "{plain}");
+        }
+        for general in
+            ["", "info,", "info,,sqlx=warn", "info,[request]=debug", "storekeeper[cart{key}]=debug", "[{id}]=trace"]
+        {
+            assert!(by_targets(general).is_none(), "{general}");
+            EnvFilter::try_new(general).expect("a filter");
+        }
+    }
 }

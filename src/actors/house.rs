@@ -323,6 +323,7 @@ impl Builder {
             mirror: mirror.clone(),
             batch_max: journal_batch_max,
             committing: Arc::default(),
+            telling: Arc::default(),
             pace: Arc::default(),
             metrics: JournalMetrics::new(&self.metrics),
             faults: self.faults.clone(),

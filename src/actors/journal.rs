@@ -122,13 +122,18 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// Tells the one who waits; nobody is told when nobody waits any more.
-    pub(super) fn answer(mut self, outcome: Result<Done, JournalError>) {
+    /// The message that it came from is over.
+    pub(super) fn end_message(&mut self, outcome: &Result<Done, JournalError>) {
         if let Some(message) = self.message.take()
-            && is_done(&outcome)
+            && is_done(outcome)
         {
             message.done();
         }
+    }
+
+    /// Tells the one who waits; nobody is told when nobody waits any more.
+    pub(super) fn answer(mut self, outcome: Result<Done, JournalError>) {
+        self.end_message(&outcome);
         match (self.answer, outcome) {
             (Answer::Entry(answer), Ok(Done::Applied(applied))) => drop(answer.send(Ok(applied))),
             (Answer::Entry(answer), Ok(Done::Refused(refusal))) => {
@@ -160,6 +165,8 @@ pub struct JournalParts {
     pub batch_max: usize,
     /// Held by the transaction under way: a journal that follows a dead one begins when that one's last has ended.
     pub committing: Arc<Mutex<()>>,
+    /// Held while those of a transaction are told: who hears of a later one has heard of the earlier ones.
+    pub telling: Arc<Mutex<()>>,
     /// How fast entries have been written lately.
     pub(super) pace: Arc<Pace>,
     /// What goes wrong because a test says so.
@@ -344,7 +351,11 @@ async fn commit_batch(parts: Arc<JournalParts>, batch: Vec<Queued>, birth: Birth
     parts.faults.slow_down(entries, now).await;
     parts.faults.pass(ActorKind::Journal, Moment::After, None).await;
     let answered = (settlement.answered(), now.elapsed());
-    birth.spawn(async move { settlement.tell() });
+    let turn = Arc::clone(&parts.telling).lock_owned().await;
+    birth.spawn(async move {
+        settlement.tell();
+        drop(turn);
+    });
     answered
 }
 

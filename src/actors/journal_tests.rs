@@ -80,6 +80,7 @@ impl Fixture {
             mirror: Mirror::off(),
             batch_max,
             committing: Arc::default(),
+            telling: Arc::default(),
             pace: Arc::default(),
             faults: Faults::default(),
             metrics: JournalMetrics::new(&Metrics::new().expect("numbers")),

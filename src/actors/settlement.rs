@@ -174,7 +174,7 @@ impl Settlement {
     /// Answers everybody: who has changed a cart when the mirror shows it, the others at once.
     fn answer(self) {
         let mut to_be_shown = Vec::new();
-        for (Queued { submission, ticket }, outcome) in self.outcomes {
+        for (Queued { mut submission, ticket }, outcome) in self.outcomes {
             if is_done(&outcome) {
                 ticket.done();
             } else {
@@ -183,7 +183,10 @@ impl Settlement {
             self.metrics.outcome(&outcome);
             match (&submission.work, &outcome) {
                 (Work::Write(entry), Ok(Done::Applied(_))) if entry.leaves.is_some() => {
-                    to_be_shown.push((Arc::clone(entry), (submission, outcome)));
+                    let entry = Arc::clone(entry);
+                    // Whoever waits for Redis is in nobody's mailbox.
+                    submission.end_message(&outcome);
+                    to_be_shown.push((entry, (submission, outcome)));
                 }
                 _ => submission.answer(outcome),
             }

@@ -1,6 +1,7 @@
 //! Access tokens: JWTs signed with HMAC-SHA-256 (RFC 7519), by a key that all nodes share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -16,6 +17,8 @@ use crate::persistence::records::Account;
 const TOKEN_BYTES_MAX: usize = 4096;
 /// Tokens that are remembered at most.
 const VERIFIED_MAX: usize = 10_000;
+/// How often those whose time is over make room.
+const TIDY_PERIOD: Duration = Duration::from_secs(10);
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// What a token says.
@@ -67,6 +70,9 @@ pub(crate) struct Tokens {
     /// Tokens whose signature was verified: a token comes with each of its holder's requests, and what it says does not
     /// change.
     verified: DashMap<Box<str>, Holder>,
+    /// When it may be looked again whether tokens that are remembered have ended, in microseconds since 1970: looking at
+    /// all of them for each that finds no room would cost more than the signatures.
+    tidy_at: AtomicI64,
 }
 
 impl Tokens {
@@ -84,6 +90,7 @@ impl Tokens {
             header: Header::new(Algorithm::HS256),
             life,
             verified: DashMap::new(),
+            tidy_at: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -119,10 +126,17 @@ impl Tokens {
         (now < holder.end).then_some(holder)
     }
 
+    /// Whether a period has passed; for one caller.
+    fn may_tidy(&self, now: Timestamp) -> bool {
+        let at = self.tidy_at.load(Ordering::Relaxed);
+        let next = now.plus(TIDY_PERIOD).0;
+        now.0 >= at && self.tidy_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     fn verify(&self, token: &str, now: Timestamp) -> Option<Holder> {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).ok()?.claims;
         let holder = Holder::of(claims)?;
-        if self.verified.len() >= VERIFIED_MAX {
+        if self.verified.len() >= VERIFIED_MAX && self.may_tidy(now) {
             self.verified.retain(|_, holder| now < holder.end);
         }
         if now < holder.end && self.verified.len() < VERIFIED_MAX {
@@ -193,6 +207,7 @@ mod tests {
         let other = tokens.issue(&Account { name: "Bob".to_owned(), ..account() }, NOW).expect("a token");
         assert!(tokens.read(&other, NOW).is_some_and(|holder| &*holder.name == "Bob"));
         assert!(!tokens.verified.contains_key(&*other), "there is no room");
+        assert!(!tokens.may_tidy(NOW), "it was looked just now");
         let late = NOW.plus(HOUR);
         let new = tokens.issue(&account(), late).expect("a token");
         assert!(tokens.read(&new, late).is_some());

@@ -66,6 +66,16 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// Learns that the database's clock stood at `database` or later just now: it may be further ahead than it was known
+    /// to be, and is not known to be less so. A manual clock learns nothing.
+    pub fn learn_at_least(&self, database: Timestamp) {
+        if let Source::System { ahead } = &self.source {
+            ahead.fetch_max(database.0.saturating_sub(system_micros()), Ordering::Relaxed);
+        }
+    }
+}
+
 fn system_micros() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)

@@ -122,7 +122,7 @@ const WAITING: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 /// Looks again and again until the database answers as it should.
-async fn until(connection: &mut PgConnection, query: &'static str, wanted: impl Fn(i64) -> bool) {
+pub(crate) async fn until(connection: &mut PgConnection, query: &'static str, wanted: impl Fn(i64) -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !wanted(number(connection, query).await) {
         assert!(Instant::now() < end, "not in time: {query}");

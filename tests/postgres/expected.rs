@@ -16,6 +16,7 @@ use storekeeper::persistence::records::{IdempotencyKey, StoredResponse};
 use storekeeper::persistence::{CommitError, Journal};
 use uuid::Uuid;
 
+use crate::contention::until;
 use crate::node::{Node, moved, new_cart, refusal, resized, works};
 use crate::proxy::{Fault, Proxy};
 use crate::server::{Database, Durability, Server, connect};
@@ -148,6 +149,61 @@ async fn a_cart_that_is_over_is_seen_to_be() {
     past.close().await.expect("closed");
 }
 
+/// How many wait for a lock with the one statement.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'WITH batch%'";
+/// Five units come in, as another server would write it.
+const RECEIPT: &str = "WITH receipt AS (
+        INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change, held_change,
+            on_hand, held, actor, at)
+        SELECT gen_random_uuid(), last_movement, id, seq + 1, 'receipt', 'IN', 5, 5, 0, on_hand + 5, held, 'test', 1
+        FROM inventories RETURNING id, inventory_id)
+    UPDATE inventories SET on_hand = on_hand + 5, seq = seq + 1, last_movement = receipt.id
+    FROM receipt WHERE receipt.inventory_id = inventories.id";
+
+/// The statement sees the database as it was when it began; what it then waits for is another's to change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_server_commits_while_it_waits_for_the_lock_counts() {
+    let changes = [
+        ("stock", RECEIPT),
+        ("a cart", "UPDATE cart_sessions SET version = version + 1"),
+        ("a product", "UPDATE products SET version = version + 1"),
+        ("nothing", "UPDATE inventories SET on_hand = on_hand"),
+    ];
+    for (what, change) in changes {
+        let database = Database::new();
+        let node = Node::on(&database.url).await;
+        let stock = node.stock(10).await;
+        let cart = node.cart(&stock, 2).await;
+        let mut entry = resized(&cart, &stock, 3, node.clock.now()).1;
+        entry.products = vec![(stock.product, 1)];
+        let (mut holder, mut observer) =
+            (connect(&database.url).await.expect("a connection"), connect(&database.url).await.expect("a connection"));
+        holder.execute("BEGIN").await.expect("begun");
+        known(&node, &stock).await;
+        holder.execute(change).await.expect("a change");
+        let waiting = tokio::spawn(async move {
+            let done = node.decided(vec![entry, moved(&stock, 1)]).await;
+            (node, done)
+        });
+        until(&mut observer, WAITING, |count| count > 0).await;
+        holder.execute("COMMIT").await.expect("committed");
+        let (node, done) = waiting.await.expect("no panic");
+        let Done::Applied(applied) = &done[1] else { panic!("{what}: {done:?}") };
+        let (on_hand, held) = (applied.balances[0].on_hand, node.balance(&stock).await.held);
+        match what {
+            "stock" => assert_eq!((refusal(&done[0]), on_hand, held), (None, 17, 3), "{what}"),
+            "a cart" => assert_eq!((refusal(&done[0]), held), (Some(&Refusal::SessionChanged), 2)),
+            "a product" => {
+                let refused = Refusal::ProductChanged { product: stock.product };
+                assert_eq!((refusal(&done[0]), held), (Some(&refused), 2));
+            }
+            _ => assert_eq!((refusal(&done[0]), on_hand, held), (None, 12, 3), "{what}"),
+        }
+        node.assert_in_order().await;
+    }
+}
+
 /// A node through a proxy, which knows the stock; and entries of which the one has a word in it that is sent as it is.
 struct Scene {
     through: Node,
@@ -213,4 +269,34 @@ async fn one_that_never_arrived_is_done_when_it_comes_again() {
     assert!(matches!(again.done[..], [Done::Applied(_), Done::Applied(_)]), "{again:?}");
     assert_eq!(scene.beside.balance(&scene.stock).await, Balance { on_hand: 16, held: 4, seq: 4 });
     scene.beside.assert_in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_connection_the_server_ends_is_done_when_it_comes_again() {
+    let database = Database::new();
+    let node = Node::on(&database.url).await;
+    let stock = node.stock(10).await;
+    let (mut holder, mut observer) =
+        (connect(&database.url).await.expect("a connection"), connect(&database.url).await.expect("a connection"));
+    holder.execute("BEGIN").await.expect("begun");
+    known(&node, &stock).await;
+    holder.execute("UPDATE inventories SET on_hand = on_hand").await.expect("a lock");
+    let (batch, works) = (Uuid::now_v7(), works(vec![moved(&stock, 5)]));
+    let (node, works, outcome) = {
+        let waiting = tokio::spawn(async move {
+            let outcome = node.store.commit(batch, &works).await;
+            (node, works, outcome)
+        });
+        until(&mut observer, WAITING, |count| count > 0).await;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND query LIKE 'WITH batch%'";
+        observer.execute(end).await.expect("ended");
+        waiting.await.expect("no panic")
+    };
+    assert!(matches!(outcome, Err(CommitError::Unknown { .. })), "it may have been the commit: {outcome:?}");
+    holder.execute("COMMIT").await.expect("committed");
+    let again = node.store.commit(batch, &works).await.expect("a commit");
+    assert!(matches!(again.done[..], [Done::Applied(_)]), "{again:?}");
+    assert_eq!(node.balance(&stock).await, Balance { on_hand: 16, held: 0, seq: 3 });
+    node.assert_in_order().await;
 }

@@ -109,7 +109,7 @@ impl PostgresStore {
         };
         match write::write_at_once(&mut connection, batch, &expected, &plan).await {
             Ok(now) => {
-                self.clock.learn(now);
+                self.clock.learn_at_least(now);
                 seat.expectation.committed(&plan);
                 seat.keep(connection);
                 Some(Ok(plan.into_committed()))
@@ -143,10 +143,8 @@ async fn attempt<'w>(
     begin(connection, batch, clock.now()).await?;
     let found = snapshot::read(connection, needs, true, clock).await?;
     let plan = Plan::of(works, found);
-    if plan.is_empty() {
-        roll_back(connection).await?;
-        return Ok(plan);
-    }
+    // With nothing to write the identifier is committed all the same: an earlier try of the batch that has not been heard of
+    // is not to be done after this one was answered.
     write::write(connection, &plan).await?;
     match sqlx::raw_sql("COMMIT").execute(connection).in_time().await.map_err(commit_error) {
         Ok(_) => Ok(plan),

@@ -142,7 +142,7 @@ pub(super) async fn write(connection: &mut PgConnection, plan: &Plan<'_>) -> Res
 /// Writes the batch's identifier and the plan's rows, all or nothing, in a transaction of its own. Gives the database's time.
 ///
 /// # Errors
-/// When a row is not as the plan expects it (a division by zero, which is how a statement can stop itself), or a rule is
+/// When a row is not as the plan expects it, or was waited for too long (a division by zero, which is how a statement can stop itself), or a rule is
 /// violated: nothing is written then. When the server does not answer, that is not known.
 pub(super) async fn write_at_once(
     connection: &mut PgConnection,
@@ -163,6 +163,10 @@ pub(super) async fn write_at_once(
         let separator = if index == 0 { " SELECT 1 / (" } else { " AND " };
         query.push(format_args!("{separator}(SELECT count(*) FROM {name}) = "));
         query.push_bind(i64::try_from(*rows).unwrap_or(i64::MAX));
+    }
+    if !plan.changed_sessions.is_empty() {
+        // A cart's time was compared with the clock before this began. Who waited long for a lock looks at it again.
+        query.push(" AND clock_timestamp() < statement_timestamp() + interval '200 milliseconds'");
     }
     query.push(")::int, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
     // To the end of the answer, which comes after the commit.
