@@ -117,56 +117,6 @@ impl Snapshot {
     }
 }
 
-impl Snapshot {
-    /// What a transaction will find at `now` if everything is as the entries say that they saw it, and the stock as it is
-    /// `known`. `None` when that does not say all that the batch needs, or says two things of one row.
-    pub(super) fn expected(batch: &[Work], known: &HashMap<InventoryId, InventoryRow>, now: Timestamp) -> Option<Self> {
-        let mut found = Self { now, ..Self::empty() };
-        for work in batch {
-            match work {
-                Work::Load(_) => return None,
-                Work::Write(entry) => found.expect(entry, known)?,
-            }
-        }
-        Some(found)
-    }
-
-    fn expect(&mut self, entry: &Entry, known: &HashMap<InventoryId, InventoryRow>) -> Option<()> {
-        let seen = entry.session.and_then(|session| match session.action {
-            SessionAction::Open { .. } => None,
-            SessionAction::Touch { seen, .. } => Some((session.key, seen, i64::MAX)),
-            SessionAction::End { seen, state: CartState::Expired } => Some((session.key, seen, i64::MIN)),
-            SessionAction::End { seen, .. } => Some((session.key, seen, i64::MAX)),
-        });
-        if let Some((key, version, expires_at)) = seen {
-            let session = SessionRow { state: CartState::Open, version, expires_at: Timestamp(expires_at) };
-            only(self.sessions.insert(key, session))?;
-            for line in &entry.lines {
-                if let LineChange::Resize { seen, .. } | LineChange::End(seen) = line {
-                    only(self.holds.insert((key, seen.number), (HoldState::Open, seen.quantity)))?;
-                }
-            }
-        }
-        if let Some(OrderChange::Transition { id, seen, .. }) = &entry.order {
-            only(self.orders.insert(*id, *seen))?;
-        }
-        for (product, seen) in &entry.products {
-            if self.products.insert(*product, *seen).is_some_and(|other| other != *seen) {
-                return None;
-            }
-        }
-        for movement in &entry.movements {
-            self.inventories.insert(movement.inventory, *known.get(&movement.inventory)?);
-        }
-        Some(())
-    }
-}
-
-/// Nothing, if nothing was there.
-fn only<T>(before: Option<T>) -> Option<()> {
-    before.is_none().then_some(())
-}
-
 /// A ledger row, complete.
 #[derive(Debug)]
 pub(super) struct MovementRow<'a> {
