@@ -143,8 +143,10 @@ async fn attempt<'w>(
     begin(connection, batch, clock.now()).await?;
     let found = snapshot::read(connection, needs, true, clock).await?;
     let plan = Plan::of(works, found);
-    // With nothing to write the identifier is committed all the same: an earlier try of the batch that has not been heard of
-    // is not to be done after this one was answered.
+    if plan.is_empty() {
+        roll_back(connection).await?;
+        return Ok(plan);
+    }
     write::write(connection, &plan).await?;
     match sqlx::raw_sql("COMMIT").execute(connection).in_time().await.map_err(commit_error) {
         Ok(_) => Ok(plan),
