@@ -1,12 +1,9 @@
 //! Publishes: many messages unconfirmed, then waits for the broker's confirms. What is not confirmed is said to be not
 //! published, and whoever wanted it published has kept it.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::maybe_done;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
@@ -147,21 +144,11 @@ impl Publisher {
 impl Session {
     async fn send(&self, parcels: Vec<Parcel<'_>>, confirmed: &mut [bool]) -> Result<(), AmqpError> {
         let _turn = self.turn.lock().await;
-        let mut sending = Vec::with_capacity(parcels.len());
+        let mut confirms = Vec::with_capacity(parcels.len());
         for Parcel { exchange, routing_key, payload, properties, mandatory } in parcels {
             let (exchange, options) =
                 (ShortString::from(exchange), BasicPublishOptions { mandatory, ..BasicPublishOptions::default() });
-            let publishing = self.channel.basic_publish(exchange, routing_key, options, payload, properties);
-            let mut publishing = Box::pin(maybe_done(publishing));
-            // It gets its number and its place behind the others when it is polled first. That it is on its way is
-            // waited for when all have begun: else two threads wake each other for each message.
-            poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context).is_ready())).await;
-            sending.push(publishing);
-        }
-        let mut confirms = Vec::with_capacity(sending.len());
-        for mut publishing in sending {
-            publishing.as_mut().await;
-            confirms.extend(publishing.as_mut().take_output().transpose()?);
+            confirms.push(self.channel.basic_publish(exchange, routing_key, options, payload, properties).await?);
         }
         for (place, confirm) in confirms.into_iter().enumerate() {
             match confirm.await? {
