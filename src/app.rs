@@ -385,6 +385,7 @@ fn house_limits(config: &Config) -> HouseLimits {
         orders_mailbox: places(config.actors.orders_mailbox),
         journal_mailbox: places(config.actors.journal_mailbox),
         journal_batch_max: config.actors.journal_batch_max,
+        event_delay_max: config.actors.event_delay_max,
         idle_ttl: config.actors.idle_ttl,
         order_pending_ttl: config.order_pending_ttl,
         supervision: config.actors.supervision,

@@ -178,6 +178,8 @@ pub struct ActorsConfig {
     pub journal_mailbox: usize,
     /// Entries of one transaction at most.
     pub journal_batch_max: usize,
+    /// How long events may give way to orders that are being placed.
+    pub event_delay_max: Duration,
     /// After how long without a message an actor is put away.
     pub idle_ttl: Duration,
     /// When dead actors are started again.
@@ -406,6 +408,7 @@ fn read_actors(reader: &mut Reader<'_>) -> Option<ActorsConfig> {
     let orders = count(&settings::ORDERS_MAILBOX, "messages");
     let journal = count(&settings::JOURNAL_MAILBOX, "changes");
     let batch = count(&settings::JOURNAL_BATCH_MAX, "changes");
+    let event_delay = reader.number(&settings::EVENT_DELAY_MAX_MS, "milliseconds", 0, 60_000);
     let idle = seconds(reader, &settings::IDLE_ACTOR_TTL, 1, DAY_SECONDS);
     let supervision = read_supervision(reader);
     if batch? > journal? {
@@ -418,6 +421,7 @@ fn read_actors(reader: &mut Reader<'_>) -> Option<ActorsConfig> {
         orders_mailbox: size(orders)?,
         journal_mailbox: size(journal)?,
         journal_batch_max: size(batch)?,
+        event_delay_max: Duration::from_millis(event_delay?),
         idle_ttl: idle?,
         supervision: supervision?,
     })

@@ -81,6 +81,7 @@ async fn open_house(folder: &Path, arbiters: &[Arbiter], runtime: &Arc<Runtime>)
             orders_mailbox: 64,
             journal_mailbox: 16_384,
             journal_batch_max: 1_024,
+            event_delay_max: config.actors.event_delay_max,
             idle_ttl: Duration::from_secs(86_400),
             order_pending_ttl: None,
             supervision: config.actors.supervision,

@@ -75,6 +75,7 @@ fn limits(config: &Config) -> HouseLimits {
         orders_mailbox: PLACES,
         journal_mailbox: PLACES,
         journal_batch_max: config.actors.journal_batch_max,
+        event_delay_max: config.actors.event_delay_max,
         idle_ttl: Duration::from_secs(1),
         order_pending_ttl: None,
         supervision: config.actors.supervision,

@@ -74,6 +74,7 @@ pub(super) async fn checkout(
     request: &CheckoutRequest,
     command: &Command<Order>,
 ) -> Result<CheckedOut, CommandError> {
+    let _placing = parts.relay.job().placing.begin();
     for _ in 0..TRIES_MAX {
         if command.deadline <= Instant::now() {
             return Err(CommandError::Deadline { applied: AppliedOutcome::No });

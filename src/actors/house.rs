@@ -35,7 +35,7 @@ use super::mirror::Mirror;
 use super::orders::OrdersHandle;
 use super::periodic::PeriodicHandle;
 use super::registry::Registry;
-use super::relay::{Relay, RelayHandle};
+use super::relay::{Placing, Relay, RelayHandle};
 use super::roster::Roster;
 use super::shop::{Shop, ShopParts, ShopRules};
 use super::shown::Boards;
@@ -62,6 +62,8 @@ pub struct HouseLimits {
     pub journal_mailbox: u32,
     /// Entries of one transaction at most.
     pub journal_batch_max: usize,
+    /// How long events may give way to orders that are being placed.
+    pub event_delay_max: Duration,
     /// After how long without a message an actor is put away.
     pub idle_ttl: Duration,
     /// After how long an unconfirmed order is cancelled; `None` is never.
@@ -375,7 +377,8 @@ impl Builder {
 
     fn relay(&self, bus: &Arc<dyn EventBus>) -> RelayHandle {
         let (store, clock, bus) = (Arc::clone(&self.store), self.clock.clone(), Arc::clone(bus));
-        self.periodic(Relay { store, clock, bus, faults: self.faults.clone() })
+        let (placing, delay_max) = (Placing::default(), self.limits.event_delay_max);
+        self.periodic(Relay { store, clock, bus, placing, delay_max, faults: self.faults.clone() })
     }
 
     fn sweeper(&self, carts: &Carts, orders: &OrdersHandle) -> SweeperHandle {

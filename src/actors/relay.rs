@@ -4,8 +4,12 @@
 //! It claims by a short lease and holds no transaction while it publishes. What was not confirmed, or confirmed but
 //! not marked because the program died between, is published again. While there is nobody to publish to, it claims
 //! nothing.
+//!
+//! While many orders are being placed here, it gives way to them: what follows an order costs more than the order does, and
+//! somebody waits for that. It gives way for a limited time, then it works until the outbox is empty (ADR 10).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +32,36 @@ const CLAIM_MAX: u32 = 500;
 const LEASE: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody says that there is something.
 const PERIOD: Duration = Duration::from_millis(500);
+/// Orders that are being placed, to which events give way.
+const MANY: usize = 8;
+/// How often it is looked whether there are still so many.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
+
+/// How many orders are being placed.
+#[derive(Clone, Default)]
+pub(super) struct Placing(Arc<AtomicUsize>);
+
+impl Placing {
+    /// One more, as long as what this gives is kept.
+    pub(super) fn begin(&self) -> Placed {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Placed(self.clone())
+    }
+
+    fn are_many(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= MANY
+    }
+}
+
+/// An order that is being placed.
+pub(super) struct Placed(Placing);
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let Self(Placing(count)) = self;
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Takes events from the outbox to the bus.
 pub struct Relay {
@@ -37,6 +71,10 @@ pub struct Relay {
     pub clock: Clock,
     /// Where events go.
     pub bus: Arc<dyn EventBus>,
+    /// Whom they give way to.
+    pub(super) placing: Placing,
+    /// For how long they do.
+    pub(super) delay_max: Duration,
     /// What goes wrong because a test says so.
     pub(super) faults: Faults,
 }
@@ -51,7 +89,9 @@ impl Job for Relay {
 
     /// Publishes until nothing more goes out.
     async fn run(&self) {
+        let mut courtesy = Courtesy { left: self.delay_max };
         loop {
+            courtesy.give_way(&self.placing).await;
             match publish_some(self).await {
                 Ok(0) => return,
                 Ok(_) => {}
@@ -60,6 +100,22 @@ impl Job for Relay {
                     return;
                 }
             }
+        }
+    }
+}
+
+/// What one run has left of the time for which it gives way.
+struct Courtesy {
+    left: Duration,
+}
+
+impl Courtesy {
+    /// Waits while many orders are being placed, as long as there is time for it.
+    async fn give_way(&mut self, placing: &Placing) {
+        while placing.are_many() && !self.left.is_zero() {
+            let pause = self.left.min(LOOK_PERIOD);
+            tokio::time::sleep(pause).await;
+            self.left -= pause;
         }
     }
 }
@@ -125,9 +181,41 @@ fn message(event: &OutboxEvent, span: &Span) -> bus::Message {
 mod tests {
     use uuid::Uuid;
 
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
     use crate::domain::ids::OrderId;
     use crate::domain::timestamp::Timestamp;
+
+    #[tokio::test(start_paused = true)]
+    async fn events_give_way_to_many_orders_and_to_few_they_do_not() {
+        let placing = Placing::default();
+        let begin = Instant::now();
+        let mut courtesy = Courtesy { left: Duration::from_secs(2) };
+        let mut orders: Vec<Placed> = (1..MANY).map(|_| placing.begin()).collect();
+        courtesy.give_way(&placing).await;
+        assert_eq!(begin.elapsed(), Duration::ZERO, "these are few");
+        orders.push(placing.begin());
+        let passing = async {
+            tokio::time::sleep(Duration::from_millis(45)).await;
+            orders.pop();
+        };
+        tokio::join!(courtesy.give_way(&placing), passing);
+        assert_eq!(begin.elapsed(), Duration::from_millis(50), "they have passed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_give_way_for_no_longer_than_they_may() {
+        let placing = Placing::default();
+        let _orders: Vec<Placed> = (0..MANY).map(|_| placing.begin()).collect();
+        let begin = Instant::now();
+        let mut courtesy = Courtesy { left: Duration::from_millis(1_995) };
+        courtesy.give_way(&placing).await;
+        courtesy.give_way(&placing).await;
+        assert_eq!(begin.elapsed(), Duration::from_millis(1_995));
+    }
 
     #[test]
     fn nothing_of_an_order_overtakes_what_did_not_go_out() {

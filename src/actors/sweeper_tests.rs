@@ -103,6 +103,7 @@ impl Fixture {
                 orders_mailbox: 16,
                 journal_mailbox: 16,
                 journal_batch_max: 16,
+                event_delay_max: Duration::ZERO,
                 idle_ttl: 5 * MINUTE,
                 order_pending_ttl: Some(ORDER_PENDING_TTL),
                 retention: RETENTION,
