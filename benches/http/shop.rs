@@ -100,21 +100,23 @@ impl Scene {
         Self { app, usual, buyers, commit_us, options, _services: services }
     }
 
-    /// Waits until all events are out: what an earlier case left to do is not the next one's to pay for. Where they do
+    /// Waits until all events are out and all mails kept: what an earlier case left to do is not the next one's to pay for. Where they do
     /// not come out, says so.
     pub(crate) async fn settle(&self) {
         let end = Instant::now() + PATIENCE;
         loop {
-            match self.unpublished().await {
-                0 => return,
-                waiting if Instant::now() > end => return println!("{waiting} events are not out after {PATIENCE:?}"),
+            match self.waiting().await {
+                ..=0 => return,
+                waiting if Instant::now() > end => return println!("{waiting} are not done after {PATIENCE:?}"),
                 _ => tokio::time::sleep(LOOK_PERIOD).await,
             }
         }
     }
 
-    async fn unpublished(&self) -> i64 {
-        let count = "SELECT count(*) FROM outbox WHERE published_at IS NULL";
+    /// Events that are not out, and orders whose mails are not kept.
+    async fn waiting(&self) -> i64 {
+        let count = "SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL) + (SELECT count(*) FROM orders)
+            - (SELECT count(*) FROM consumed_messages WHERE queue = 'send-email')";
         match &self.options {
             StoreOptions::Sqlite(options) => {
                 let mut connection = filled::connection(&options.folder).await;

@@ -377,7 +377,7 @@ impl Builder {
 
     fn relay(&self, bus: &Arc<dyn EventBus>) -> RelayHandle {
         let (store, clock, bus) = (Arc::clone(&self.store), self.clock.clone(), Arc::clone(bus));
-        let (placing, delay_max) = (Placing::default(), self.limits.event_delay_max);
+        let (placing, delay_max) = (Placing::new(), self.limits.event_delay_max);
         self.periodic(Relay { store, clock, bus, placing, delay_max, faults: self.faults.clone() })
     }
 

@@ -5,14 +5,15 @@
 //! not marked because the program died between, is published again. While there is nobody to publish to, it claims
 //! nothing.
 //!
-//! While many orders are being placed here, it gives way to them: what follows an order costs more than the order does, and
-//! somebody waits for that. It gives way for a limited time, then it works until the outbox is empty (ADR 10).
+//! While a crowd places orders here, it gives way to them: what follows an order costs more than the order does, and somebody
+//! waits for that. It gives way for a limited time, then it works until the outbox is empty (ADR 10).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use tracing::Span;
 
 use crate::domain::ids::EventId;
@@ -32,24 +33,46 @@ const CLAIM_MAX: u32 = 500;
 const LEASE: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody says that there is something.
 const PERIOD: Duration = Duration::from_millis(500);
-/// Orders that are being placed, to which events give way.
-const MANY: usize = 8;
-/// How often it is looked whether there are still so many.
+/// Orders that are placed at the same time: from so many on they are a crowd, and events give way to it.
+const CROWD: usize = 8;
+/// A crowd is over when there has been none for so long.
+const LULL: Duration = Duration::from_millis(100);
+/// How often it is looked whether it is over.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
-/// How many orders are being placed.
-#[derive(Clone, Default)]
-pub(super) struct Placing(Arc<AtomicUsize>);
+/// How many orders are being placed, and when there last was a crowd.
+#[derive(Clone)]
+pub(super) struct Placing(Arc<Counted>);
+
+struct Counted {
+    since: Instant,
+    orders: AtomicUsize,
+    /// Milliseconds after `since`; [`NEVER`] before there was one.
+    crowd_at: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
 
 impl Placing {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Counted { since: Instant::now(), orders: AtomicUsize::new(0), crowd_at: AtomicU64::new(NEVER) }))
+    }
+
     /// One more, as long as what this gives is kept.
     pub(super) fn begin(&self) -> Placed {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if self.0.orders.fetch_add(1, Ordering::Relaxed) + 1 >= CROWD {
+            self.0.crowd_at.store(self.now_ms(), Ordering::Relaxed);
+        }
         Placed(self.clone())
     }
 
-    fn are_many(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= MANY
+    fn is_crowded(&self) -> bool {
+        let crowd_at = self.0.crowd_at.load(Ordering::Relaxed);
+        crowd_at != NEVER && Duration::from_millis(self.now_ms().saturating_sub(crowd_at)) < LULL
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(NEVER - 1)
     }
 }
 
@@ -58,8 +81,8 @@ pub(super) struct Placed(Placing);
 
 impl Drop for Placed {
     fn drop(&mut self) {
-        let Self(Placing(count)) = self;
-        count.fetch_sub(1, Ordering::Relaxed);
+        let Self(Placing(counted)) = self;
+        counted.orders.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -110,9 +133,9 @@ struct Courtesy {
 }
 
 impl Courtesy {
-    /// Waits while many orders are being placed, as long as there is time for it.
+    /// Waits while a crowd places orders, as long as there is time for it.
     async fn give_way(&mut self, placing: &Placing) {
-        while placing.are_many() && !self.left.is_zero() {
+        while placing.is_crowded() && !self.left.is_zero() {
             let pause = self.left.min(LOOK_PERIOD);
             tokio::time::sleep(pause).await;
             self.left -= pause;
@@ -181,39 +204,51 @@ fn message(event: &OutboxEvent, span: &Span) -> bus::Message {
 mod tests {
     use uuid::Uuid;
 
-    use std::time::Duration;
-
-    use tokio::time::Instant;
-
     use super::*;
     use crate::domain::ids::OrderId;
     use crate::domain::timestamp::Timestamp;
 
     #[tokio::test(start_paused = true)]
-    async fn events_give_way_to_many_orders_and_to_few_they_do_not() {
-        let placing = Placing::default();
+    async fn events_give_way_to_a_crowd_and_not_to_a_few() {
+        let placing = Placing::new();
         let begin = Instant::now();
-        let mut courtesy = Courtesy { left: Duration::from_secs(2) };
-        let mut orders: Vec<Placed> = (1..MANY).map(|_| placing.begin()).collect();
+        let mut courtesy = Courtesy { left: Duration::from_secs(5) };
+        let mut orders: Vec<Placed> = (1..CROWD).map(|_| placing.begin()).collect();
         courtesy.give_way(&placing).await;
         assert_eq!(begin.elapsed(), Duration::ZERO, "these are few");
         orders.push(placing.begin());
-        let passing = async {
-            tokio::time::sleep(Duration::from_millis(45)).await;
-            orders.pop();
+        let next_ones = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(45)).await;
+                orders.pop();
+                orders.push(placing.begin());
+            }
         };
-        tokio::join!(courtesy.give_way(&placing), passing);
-        assert_eq!(begin.elapsed(), Duration::from_millis(50), "they have passed");
+        tokio::join!(courtesy.give_way(&placing), next_ones);
+        // The last crowd was at 135 ms.
+        assert_eq!(begin.elapsed(), Duration::from_millis(240), "it is over");
     }
 
     #[tokio::test(start_paused = true)]
     async fn events_give_way_for_no_longer_than_they_may() {
-        let placing = Placing::default();
-        let _orders: Vec<Placed> = (0..MANY).map(|_| placing.begin()).collect();
+        let placing = Placing::new();
+        let _few: Vec<Placed> = (1..CROWD).map(|_| placing.begin()).collect();
+        let crowd = async {
+            loop {
+                drop(placing.begin());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         let begin = Instant::now();
         let mut courtesy = Courtesy { left: Duration::from_millis(1_995) };
-        courtesy.give_way(&placing).await;
-        courtesy.give_way(&placing).await;
+        let giving_way = async {
+            courtesy.give_way(&placing).await;
+            courtesy.give_way(&placing).await;
+        };
+        tokio::select! {
+            () = crowd => {}
+            () = giving_way => {}
+        }
         assert_eq!(begin.elapsed(), Duration::from_millis(1_995));
     }
 

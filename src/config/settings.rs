@@ -106,7 +106,7 @@ settings! {
         ORDERS_MAILBOX: Value("4096"), "Checkouts and changes of orders that may wait.", example "1024";
         JOURNAL_MAILBOX: Value("16384"), "Changes that may wait for the journal.", example "65536";
         JOURNAL_BATCH_MAX: Value("1024"), "Changes that go into one transaction at most.", example "256";
-        EVENT_DELAY_MAX_MS: Value("2000"), "How long events may have to wait while eight orders or more are being placed at the same time: their buyers go first, milliseconds; 0 is not at all.", example "0";
+        EVENT_DELAY_MAX_MS: Value("5000"), "How long events may have to wait while a crowd places orders (eight or more at the same time): their buyers go first, milliseconds; 0 is not at all.", example "1000";
         ACTOR_QUARANTINE_AFTER: Value("5"), "After how many panics within ACTOR_QUARANTINE_WINDOW a product's or a cart's actor is not started again before an administrator says so; 0 is never.", example "10";
         ACTOR_QUARANTINE_WINDOW: Value("60"), "How long a panic counts, seconds.", example "300";
         ACTOR_BACKOFF_MAX_MS: Value("5000"), "How long an actor that panics again and again stays down at most before the next one starts, milliseconds; 0 starts it at once.", example "1000";

@@ -49,13 +49,9 @@ end
 local function show(hash, session, ended, at)
     local version, life, wrong = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 3]
     local first, last = at + 5, at + 4 + tonumber(ARGV[at + 4])
-    local shown = pcall('GET', session)
-    if type(shown) ~= 'string' then
-        shown = pcall('GET', ended)
-        if type(shown) ~= 'string' then
-            shown = ''
-        end
-    end
+    -- A wrong type is nothing to it.
+    local versions = call('MGET', session, ended)
+    local shown = versions[1] or versions[2] or ''
     local before = tonumber(shown)
     if before and before > tonumber(version) and shown ~= wrong then
         return last + 1, { 'newer', shown }
@@ -64,11 +60,11 @@ local function show(hash, session, ended, at)
     if again and is_right(hash, session, version, life, first, last) then
         return last + 1, { 'same', shown }
     end
-    call('DEL', hash)
     if life == 0 then
-        call('DEL', session)
+        call('DEL', hash, session)
         call('SET', ended, version, 'PX', ARGV[at + 2])
     else
+        call('DEL', hash)
         if last >= first then
             call('HSET', hash, unpack(ARGV, first, last))
             call('PEXPIRE', hash, ARGV[at + 1])
