@@ -23,7 +23,7 @@ use super::registry::{Incarnation, Registry};
 use super::shown::{Board, Boards};
 
 /// Carts that are shown by one request to Redis.
-const SHOWN_AT_ONCE: usize = 16;
+const SHOWN_AT_ONCE: usize = 32;
 
 /// One life of one inventory's actor.
 type Life = (InventoryId, Incarnation);
