@@ -246,6 +246,7 @@ mod tests {
             courtesy.give_way(&placing).await;
         };
         tokio::select! {
+            biased;
             () = crowd => {}
             () = giving_way => {}
         }
