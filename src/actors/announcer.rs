@@ -25,8 +25,11 @@ use crate::persistence::{SharedStore, StoreError};
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often it is looked what is due, while there is something to tell.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// Messages published at a time.
-const BATCH_MAX: usize = 500;
+/// Messages of one look: a thousand a second. In a sale of very many products each is told less often than it may be, and
+/// the orders have the broker and the processors to themselves.
+const LOOK_MAX: usize = 100;
+/// Messages published at a time at the end of the program.
+const FLUSH_MAX: usize = 500;
 /// Inventories that are remembered, some 100 bytes each. Beyond it those go that have nothing to tell; when all have,
 /// as after a long outage in a very large shop, the change of another one is not told.
 const INVENTORIES_MAX: usize = 250_000;
@@ -75,14 +78,19 @@ impl Notes {
         true
     }
 
-    /// Takes what is due at `now`, [`BATCH_MAX`] at most: those that were told less than `period` ago are not.
-    fn take_due(&mut self, now: Instant, period: Duration) -> Vec<(InventoryId, Balance, Option<ProductId>)> {
+    /// Takes what is due at `now`, `max` at most: those that were told less than `period` ago are not.
+    fn take_due(
+        &mut self,
+        now: Instant,
+        period: Duration,
+        max: usize,
+    ) -> Vec<(InventoryId, Balance, Option<ProductId>)> {
         let mut due = Vec::new();
         let inventories = &mut self.inventories;
         self.untold.retain(|id| {
             let Some(noted) = inventories.get_mut(id) else { return false };
             let is_due = noted.told_at.is_none_or(|told| now.saturating_duration_since(told) >= period);
-            if !is_due || due.len() >= BATCH_MAX {
+            if !is_due || due.len() >= max {
                 return true;
             }
             (noted.waits, noted.told_at) = (false, Some(now));
@@ -144,7 +152,7 @@ impl Announcer {
     pub async fn run(self: Arc<Self>, parts: AnnouncerParts, end: CancellationToken) {
         while end.run_until_cancelled(self.noted.notified()).await.is_some() {
             while self.has_news() {
-                self.tell_due(&parts, PERIOD).await;
+                self.tell_due(&parts, PERIOD, LOOK_MAX).await;
                 if end.run_until_cancelled(tokio::time::sleep(LOOK_PERIOD)).await.is_none() {
                     return;
                 }
@@ -154,28 +162,20 @@ impl Announcer {
 
     /// Tells at once what is still to be told; for the end of the program.
     pub async fn flush(&self, parts: &AnnouncerParts) {
-        while self.has_news() && self.tell_due(parts, Duration::ZERO).await > 0 {}
+        while self.has_news() && self.tell_due(parts, Duration::ZERO, FLUSH_MAX).await > 0 {}
     }
 
     fn has_news(&self) -> bool {
         !self.notes().untold.is_empty()
     }
 
-    /// Tells what is due; gives how many have gone out.
-    async fn tell_due(&self, parts: &AnnouncerParts, period: Duration) -> usize {
-        let mut told = 0;
-        while parts.bus.is_ready() {
-            let due = self.notes().take_due(Instant::now(), period);
-            if due.is_empty() {
-                break;
-            }
-            let went_out = self.tell(parts, due).await;
-            if went_out == 0 {
-                break;
-            }
-            told += went_out;
+    /// Tells what is due, `max` at most; gives how many have gone out.
+    async fn tell_due(&self, parts: &AnnouncerParts, period: Duration, max: usize) -> usize {
+        if !parts.bus.is_ready() {
+            return 0;
         }
-        told
+        let due = self.notes().take_due(Instant::now(), period, max);
+        self.tell(parts, due).await
     }
 
     async fn tell(&self, parts: &AnnouncerParts, due: Vec<(InventoryId, Balance, Option<ProductId>)>) -> usize {
@@ -260,26 +260,35 @@ mod tests {
         notes.note(id(1), balance(3));
         notes.note(id(1), balance(2));
         notes.note(id(2), balance(7));
-        assert_eq!(seqs(notes.take_due(start, PERIOD)), [(id(1), 3), (id(2), 7)]);
-        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD)), [], "nothing has changed");
+        assert_eq!(seqs(notes.take_due(start, PERIOD, 10)), [(id(1), 3), (id(2), 7)]);
+        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD, 10)), [], "nothing has changed");
 
         notes.note(id(1), balance(4));
         notes.note(id(1), balance(5));
-        assert_eq!(seqs(notes.take_due(start + PERIOD / 2, PERIOD)), [], "too early");
+        assert_eq!(seqs(notes.take_due(start + PERIOD / 2, PERIOD, 10)), [], "too early");
         assert_eq!(notes.untold, [id(1)], "but not forgotten");
-        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD)), [(id(1), 5)]);
+        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD, 10)), [(id(1), 5)]);
     }
 
     #[test]
     fn what_did_not_go_out_is_told_later_as_it_is_then() {
         let (mut notes, start) = (Notes::new(10), Instant::now());
         notes.note(id(1), balance(1));
-        assert_eq!(seqs(notes.take_due(start, PERIOD)), [(id(1), 1)]);
+        assert_eq!(seqs(notes.take_due(start, PERIOD, 10)), [(id(1), 1)]);
         notes.put_back(id(1));
         notes.note(id(1), balance(2));
         notes.put_back(id(1));
-        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD)), [(id(1), 2)]);
-        assert_eq!(seqs(notes.take_due(start + PERIOD * 2, PERIOD)), []);
+        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD, 10)), [(id(1), 2)]);
+        assert_eq!(seqs(notes.take_due(start + PERIOD * 2, PERIOD, 10)), []);
+    }
+
+    #[test]
+    fn of_more_than_can_be_told_those_that_wait_longest_are_first() {
+        let (mut notes, start) = (Notes::new(10), Instant::now());
+        (1..=3).for_each(|number| assert!(notes.note(id(number), balance(1))));
+        assert_eq!(seqs(notes.take_due(start, PERIOD, 2)), [(id(1), 1), (id(2), 1)]);
+        notes.note(id(1), balance(2));
+        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD, 2)), [(id(3), 1), (id(1), 2)]);
     }
 
     #[test]
@@ -288,10 +297,10 @@ mod tests {
         assert!(notes.note(id(1), balance(1)) && notes.note(id(2), balance(1)));
         assert!(!notes.note(id(3), balance(1)), "both have something to tell");
         assert!(notes.note(id(2), balance(2)), "one that is known is noted");
-        assert_eq!(notes.take_due(start, PERIOD).len(), 2);
+        assert_eq!(notes.take_due(start, PERIOD, 10).len(), 2);
         notes.put_back(id(2));
         assert!(notes.note(id(3), balance(1)), "the first one has nothing to tell");
-        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD)), [(id(2), 2), (id(3), 1)]);
+        assert_eq!(seqs(notes.take_due(start + PERIOD, PERIOD, 10)), [(id(2), 2), (id(3), 1)]);
         assert_eq!(notes.inventories.len(), 2);
     }
 }

@@ -4,7 +4,8 @@
 //! no actor. The first request after that does, and finds here what it would otherwise read from the database. As with
 //! an actor's own memory, what is here may be old, and then the database refuses what rests on it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -12,48 +13,57 @@ use dashmap::DashMap;
 use crate::domain::ids::CartKey;
 use crate::persistence::records::KeptCart;
 
-/// Carts remembered at most. The actors of others read theirs from the database.
+/// So many carts are remembered of those that were opened last. The actors of others read theirs from the database.
 const CARTS_MAX: usize = 100_000;
-
-struct Opened {
-    cart: Box<KeptCart>,
-    at: Instant,
-}
+/// Carts that are forgotten before somebody else has a turn.
+const FORGOTTEN_AT_ONCE: usize = 256;
 
 /// The carts.
 #[derive(Default)]
 pub struct OpenedCarts {
-    carts: DashMap<CartKey, Opened>,
-    /// How many there are; counted apart, since asking the map takes all its locks.
-    count: AtomicUsize,
+    carts: DashMap<CartKey, Box<KeptCart>>,
+    /// The last ones that were opened, taken or not, the oldest first.
+    order: Mutex<VecDeque<(CartKey, Instant)>>,
 }
 
 impl OpenedCarts {
-    /// Remembers a cart that was opened just now, if there is room.
+    /// Remembers a cart that was opened just now, and forgets the oldest one if there are too many.
     pub(super) fn keep(&self, cart: Box<KeptCart>) {
-        if self.count.fetch_add(1, Ordering::Relaxed) < CARTS_MAX {
-            self.carts.insert(cart.cart.id.key, Opened { cart, at: Instant::now() });
-        } else {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+        let key = cart.cart.id.key;
+        self.carts.insert(key, cart);
+        let too_many = self.with_order(|order| {
+            order.push_back((key, Instant::now()));
+            if order.len() > CARTS_MAX { order.pop_front() } else { None }
+        });
+        if let Some((oldest, _)) = too_many {
+            self.carts.remove(&oldest);
         }
     }
 
     /// What its actor, which begins, is to know; it is forgotten here.
     pub(super) fn take(&self, key: CartKey) -> Option<Box<KeptCart>> {
-        let (_, opened) = self.carts.remove(&key)?;
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        Some(opened.cart)
+        self.carts.remove(&key).map(|(_, cart)| cart)
     }
 
     /// Forgets those that nobody has asked for.
     pub(super) fn forget_older_than(&self, age: Duration) {
-        self.carts.retain(|_, opened| {
-            let stays = opened.at.elapsed() < age;
-            if !stays {
-                self.count.fetch_sub(1, Ordering::Relaxed);
+        loop {
+            let old: Vec<_> = self.with_order(|order| {
+                let old = order.iter().take(FORGOTTEN_AT_ONCE).take_while(|(_, at)| at.elapsed() >= age).count();
+                order.drain(..old).collect()
+            });
+            for (key, _) in &old {
+                self.carts.remove(key);
             }
-            stays
-        });
+            if old.len() < FORGOTTEN_AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    fn with_order<T>(&self, work: impl FnOnce(&mut VecDeque<(CartKey, Instant)>) -> T) -> T {
+        // Nothing in here panics halfway.
+        work(&mut self.order.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -82,15 +92,21 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_and_again_when_some_have_gone() {
+    fn the_last_ones_are_remembered_until_they_are_old() {
         let opened = OpenedCarts::default();
-        (0..=CARTS_MAX).for_each(|number| opened.keep(cart(number)));
-        assert_eq!(opened.carts.len(), CARTS_MAX);
+        (0..CARTS_MAX + 2).for_each(|number| opened.keep(cart(number)));
+        assert_eq!(
+            (opened.carts.len(), opened.order.lock().map(|order| order.len()).ok()),
+            (CARTS_MAX, Some(CARTS_MAX))
+        );
+        let key = |number| cart(number).cart.id.key;
+        assert!(opened.take(key(1)).is_none(), "the oldest have gone");
+        assert!(opened.take(key(2)).is_some() && opened.take(key(CARTS_MAX + 1)).is_some());
         opened.forget_older_than(Duration::from_secs(3600));
-        assert_eq!(opened.carts.len(), CARTS_MAX);
+        assert_eq!(opened.carts.len(), CARTS_MAX - 2);
         opened.forget_older_than(Duration::ZERO);
-        assert!(opened.carts.is_empty());
+        assert!(opened.carts.is_empty() && opened.order.lock().is_ok_and(|order| order.is_empty()));
         opened.keep(cart(1));
-        assert_eq!(opened.carts.len(), 1);
+        assert!(opened.take(key(1)).is_some());
     }
 }
