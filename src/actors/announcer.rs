@@ -175,7 +175,7 @@ impl Announcer {
             return 0;
         }
         let due = self.notes().take_due(Instant::now(), period, max);
-        self.tell(parts, due).await
+        if due.is_empty() { 0 } else { self.tell(parts, due).await }
     }
 
     async fn tell(&self, parts: &AnnouncerParts, due: Vec<(InventoryId, Balance, Option<ProductId>)>) -> usize {
