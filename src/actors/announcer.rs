@@ -4,8 +4,8 @@
 //! which of two is newer. What is noted here goes out sooner or later, also after the bus was away; it is lost when the
 //! program dies. Noting is a look into a map, so that the journal never waits for a bus.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,13 +49,13 @@ struct Noted {
 struct Notes {
     inventories: HashMap<InventoryId, Noted>,
     /// Those with something to tell, the longest waiting first.
-    untold: Vec<InventoryId>,
+    untold: VecDeque<InventoryId>,
     limit: usize,
 }
 
 impl Notes {
     fn new(limit: usize) -> Self {
-        Self { inventories: HashMap::new(), untold: Vec::new(), limit }
+        Self { inventories: HashMap::new(), untold: VecDeque::new(), limit }
     }
 
     /// Notes a balance, unless a newer one is known. `false` when there is no room for it.
@@ -73,7 +73,7 @@ impl Notes {
         };
         noted.balance = balance;
         if !std::mem::replace(&mut noted.waits, true) {
-            self.untold.push(inventory);
+            self.untold.push_back(inventory);
         }
         true
     }
@@ -86,17 +86,19 @@ impl Notes {
         max: usize,
     ) -> Vec<(InventoryId, Balance, Option<ProductId>)> {
         let mut due = Vec::new();
-        let inventories = &mut self.inventories;
-        self.untold.retain(|id| {
-            let Some(noted) = inventories.get_mut(id) else { return false };
-            let is_due = noted.told_at.is_none_or(|told| now.saturating_duration_since(told) >= period);
-            if !is_due || due.len() >= max {
-                return true;
+        let mut early = Vec::new();
+        while due.len() < max
+            && let Some(id) = self.untold.pop_front()
+        {
+            let Some(noted) = self.inventories.get_mut(&id) else { continue };
+            if noted.told_at.is_none_or(|told| now.saturating_duration_since(told) >= period) {
+                (noted.waits, noted.told_at) = (false, Some(now));
+                due.push((id, noted.balance, noted.product));
+            } else {
+                early.push(id);
             }
-            (noted.waits, noted.told_at) = (false, Some(now));
-            due.push((*id, noted.balance, noted.product));
-            false
-        });
+        }
+        early.into_iter().rev().for_each(|id| self.untold.push_front(id));
         due
     }
 
@@ -105,7 +107,7 @@ impl Notes {
         if let Some(noted) = self.inventories.get_mut(&inventory)
             && !std::mem::replace(&mut noted.waits, true)
         {
-            self.untold.push(inventory);
+            self.untold.push_back(inventory);
         }
     }
 }

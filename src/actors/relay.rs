@@ -136,9 +136,10 @@ impl Courtesy {
     /// Waits while a crowd places orders, as long as there is time for it.
     async fn give_way(&mut self, placing: &Placing) {
         while placing.is_crowded() && !self.left.is_zero() {
-            let pause = self.left.min(LOOK_PERIOD);
-            tokio::time::sleep(pause).await;
-            self.left -= pause;
+            let begin = Instant::now();
+            tokio::time::sleep(self.left.min(LOOK_PERIOD)).await;
+            // A busy machine wakes late.
+            self.left = self.left.saturating_sub(begin.elapsed());
         }
     }
 }
