@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails where it stands")]
 
 mod consumers;
+mod crowd;
 mod expiry;
 mod idempotency;
 mod kept;
