@@ -18,7 +18,7 @@ mod shop;
 mod support;
 mod usual;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ enum Case {
     Live,
     Transaction(Popularity),
     Update(Popularity),
+    Rows(Popularity),
+    OrderRows(Popularity),
     Product(Popularity),
     Stock(Popularity),
     Add(Popularity),
@@ -54,13 +56,17 @@ enum Case {
 
 use Popularity::{Hot, Spread};
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 18] = [
     Case::Empty,
     Case::Live,
     Case::Transaction(Hot),
     Case::Transaction(Spread),
     Case::Update(Hot),
     Case::Update(Spread),
+    Case::Rows(Hot),
+    Case::Rows(Spread),
+    Case::OrderRows(Hot),
+    Case::OrderRows(Spread),
     Case::Product(Hot),
     Case::Product(Spread),
     Case::Stock(Hot),
@@ -78,6 +84,8 @@ impl Case {
             Self::Live => return "GET health live".to_owned(),
             Self::Transaction(popularity) => ("one transaction", popularity),
             Self::Update(popularity) => ("one update", popularity),
+            Self::Rows(popularity) => ("a hold's rows alone", popularity),
+            Self::OrderRows(popularity) => ("an order's rows alone", popularity),
             Self::Product(popularity) => ("GET product", popularity),
             Self::Stock(popularity) => ("GET inventory", popularity),
             Self::Add(popularity) => ("add-to-cart", popularity),
@@ -117,7 +125,15 @@ fn main() {
         for connections in CONNECTIONS {
             let name = format!("{name}, {connections} connections");
             let carts = RefCell::default();
-            let mut bench = Bench { runtime: &runtime, client: &client, kind, connections, scene: None, carts };
+            let mut bench = Bench {
+                runtime: &runtime,
+                client: &client,
+                kind,
+                connections,
+                scene: None,
+                carts,
+                cart_rows: Cell::new(0),
+            };
             let rounds = bench.measure(&mut criterion, &name);
             if let Some(scene) = bench.scene.take() {
                 tables.push((name, scene.commit_us, rounds));
@@ -142,6 +158,8 @@ struct Bench<'a> {
     scene: Option<Scene>,
     /// Carts that are filled and not checked out.
     carts: RefCell<Vec<String>>,
+    /// The same of those that are rows and nothing else: how many.
+    cart_rows: Cell<usize>,
 }
 
 impl Bench<'_> {
@@ -182,6 +200,7 @@ impl Bench<'_> {
             self.scene = Some(self.client.block_on(Scene::open(self.kind, self.connections, self.runtime)));
         }
         self.carts.borrow_mut().clear();
+        self.cart_rows.set(0);
         self.client.block_on(self.scene().settle());
         let token = self.scene().buyers.first().map(String::as_str);
         let wish = |number: u64| json!({"productId": product(number), "quantity": 1}).to_string();
@@ -195,6 +214,9 @@ impl Bench<'_> {
             Case::Live => of(Popularity::Hot, 200, None, &|_| get("/health/live", None)),
             Case::Transaction(of_which) => of(of_which, 200, None, &|number| post("/transaction", None, &wish(number))),
             Case::Update(of_which) => of(of_which, 200, None, &|number| post("/update", None, &wish(number))),
+            Case::Rows(of_which) | Case::OrderRows(of_which) => {
+                of(of_which, 200, None, &|number| post("/rows", None, &wish(number)))
+            }
             Case::Product(of_which) => {
                 of(of_which, 200, None, &|number| get(&format!("/products/{}", product(number)), None))
             }
@@ -209,15 +231,28 @@ impl Bench<'_> {
         if matches!(case, Case::Checkout(_)) {
             self.fill_carts(&prepared, CARTS);
         }
+        if matches!(case, Case::OrderRows(_)) {
+            self.fill_rows(&prepared, CARTS);
+        }
         prepared
     }
 
     fn run(&self, case: Case, prepared: &Arc<Requests>, count: usize) -> Load {
         let (shop, usual) = (self.scene().app.address(), self.scene().usual.address);
         match case {
-            Case::Empty | Case::Transaction(_) | Case::Update(_) => self.send(usual, Arc::clone(prepared), count),
+            Case::Empty | Case::Transaction(_) | Case::Update(_) | Case::Rows(_) => {
+                self.send(usual, Arc::clone(prepared), count)
+            }
             Case::Live | Case::Product(_) | Case::Stock(_) | Case::Add(_) => {
                 self.send(shop, Arc::clone(prepared), count)
+            }
+            Case::OrderRows(_) => {
+                if self.cart_rows.get() < count {
+                    self.fill_rows(prepared, CARTS.max(count));
+                }
+                self.cart_rows.set(self.cart_rows.get() - count);
+                let all = vec![post("/rows/order", None, "{}")];
+                self.send(usual, Arc::new(Requests { all, status: 200, keep: None }), count)
             }
             Case::Checkout(_) => {
                 let carts = self.filled_carts(prepared, count);
@@ -236,6 +271,12 @@ impl Bench<'_> {
         let filled = self.send(self.scene().app.address(), Arc::clone(prepared), count).kept;
         self.carts.borrow_mut().extend(filled);
         self.client.block_on(self.scene().settle());
+    }
+
+    /// The same of carts that are rows and nothing else.
+    fn fill_rows(&self, prepared: &Arc<Requests>, count: usize) {
+        self.send(self.scene().usual.address, Arc::clone(prepared), count);
+        self.cart_rows.set(self.cart_rows.get() + count);
     }
 
     /// So many carts of those that were filled before: what is timed is people who check out, one after the other.

@@ -14,6 +14,7 @@ use storekeeper::persistence::open::{StoreOptions, open};
 use storekeeper::persistence::redis::RedisOptions;
 use tokio::runtime::Runtime;
 
+use crate::support::rows::RowsAlone;
 use crate::support::{Shelves, Till, buyers, filled, postgres, product, redis, server, sqlite};
 use crate::usual::{Usual, way};
 
@@ -54,30 +55,36 @@ impl Scene {
         match kind {
             Kind::Embedded => {
                 let (shelf, twin) = (sqlite::Shelf::filled().await, sqlite::Shelf::filled().await);
+                let third = sqlite::Shelf::filled().await;
+                let rows = RowsAlone::new(sqlite::Writer::open(&third).await, None, runtime);
                 let ways =
-                    (sqlite::OneByOne::open(&twin, runtime).await, sqlite::OneUpdate::open(&twin, runtime).await);
+                    (sqlite::OneByOne::open(&twin, runtime).await, sqlite::OneUpdate::open(&twin, runtime).await, rows);
                 let (config, options) = (config(&shelf), shelf.options());
-                Self::start(config, options, ways, buyers, runtime, Box::new((shelf, twin))).await
+                Self::start(config, options, ways, buyers, runtime, Box::new((shelf, twin, third))).await
             }
             Kind::Real => {
                 let shelf = postgres::Shelf::filled().await;
-                let (twin, redis) = (shelf.twin().await, redis::Server::new());
+                let (twin, third, redis) = (shelf.twin().await, shelf.twin().await, redis::Server::new());
+                let mirror = redis::Server::new();
+                let client = ::redis::Client::open(mirror.url()).expect("an address");
                 // A pool lives on the runtime on which it was opened.
                 let opened = runtime.spawn({
                     let runtime = Arc::clone(runtime);
                     async move {
+                        let shown = client.get_multiplexed_async_connection().await.expect("Redis answers");
                         let ways = (
                             postgres::OneByOne::open(&twin, &runtime).await,
                             postgres::OneUpdate::open(&twin, &runtime).await,
+                            RowsAlone::new(postgres::Writer::open(&third).await, Some(shown), &runtime),
                         );
-                        (ways, twin)
+                        (ways, (twin, third))
                     }
                 });
-                let (ways, twin) = opened.await.expect("the pools open");
+                let (ways, twins) = opened.await.expect("the pools open");
                 let (mut config, options) = (config(&shelf), shelf.options());
                 config.redis = Some(RedisOptions::of(&redis.url()).expect("an address"));
                 config.broker = std::env::var(GIVEN_BROKER).ok().map(|url| AmqpOptions::of(&url).expect(GIVEN_BROKER));
-                Self::start(config, options, ways, buyers, runtime, Box::new((shelf, twin, redis))).await
+                Self::start(config, options, ways, buyers, runtime, Box::new((shelf, twins, redis, mirror))).await
             }
         }
     }
@@ -85,14 +92,15 @@ impl Scene {
     async fn start<S: 'static, T: Till<S>, U: Till<S>>(
         config: Config,
         options: StoreOptions,
-        (transaction, update): (T, U),
+        (transaction, update, rows): (T, U, RowsAlone),
         buyers: usize,
         runtime: &Arc<Runtime>,
         services: Box<dyn std::any::Any>,
     ) -> Self {
         let update = Arc::new(update);
         let commit_us = runtime.spawn(commit(Arc::clone(&update))).await.expect("it commits");
-        let usual = Usual::start(config.http.workers, runtime, way(&Arc::new(transaction)), way(&update));
+        let usual =
+            Usual::start(config.http.workers, runtime, way(&Arc::new(transaction)), way(&update), Arc::new(rows));
         let store = open(options.clone(), Clock::system()).await.expect("the database opens");
         let buyers = buyers::register(store.as_ref(), TOKEN_SECRET, buyers).await;
         store.close().await;

@@ -1,5 +1,6 @@
 //! What the shop is compared with: a server of the same settings whose routes do nothing (`/empty`), one transaction a
-//! request (`/transaction`) or one conditional update (`/update`).
+//! request (`/transaction`), one conditional update (`/update`), or the rows of many requests at a time and nothing else
+//! (`/rows` of holds, `/rows/order` of orders).
 //!
 //! A request's work is done on a runtime of its own, as the shop does its work: a pool's connections belong to the
 //! runtime that opened them, and one that is shared by several workers' own runtimes stalls.
@@ -19,6 +20,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::support::Till;
+use crate::support::rows::RowsAlone;
 
 /// Connections that wait to be accepted, as the shop has them.
 const BACKLOG: u32 = 4_096;
@@ -60,9 +62,16 @@ struct Done {
 }
 
 impl Usual {
-    pub(crate) fn start(workers: usize, runtime: &Arc<Runtime>, transaction: Way, update: Way) -> Self {
+    pub(crate) fn start(
+        workers: usize,
+        runtime: &Arc<Runtime>,
+        transaction: Way,
+        update: Way,
+        rows: Arc<RowsAlone>,
+    ) -> Self {
         let doing = |way| web::Data::new(Doing { runtime: Arc::clone(runtime), way });
         let (transaction, update) = (doing(transaction), doing(update));
+        let rows = web::Data::from(rows);
         let (told, started) = mpsc::channel();
         let thread = thread::spawn(move || {
             let server = HttpServer::new(move || {
@@ -70,6 +79,8 @@ impl Usual {
                     .route("/empty", web::get().to(|| async { done() }))
                     .service(web::resource("/transaction").app_data(transaction.clone()).route(web::post().to(hold)))
                     .service(web::resource("/update").app_data(update.clone()).route(web::post().to(hold)))
+                    .service(web::resource("/rows").app_data(rows.clone()).route(web::post().to(write)))
+                    .service(web::resource("/rows/order").app_data(rows.clone()).route(web::post().to(order)))
             });
             let server = server.workers(workers).backlog(BACKLOG).shutdown_timeout(1).disable_signals();
             let server = server.bind(("127.0.0.1", 0)).expect("a port");
@@ -98,5 +109,15 @@ fn done() -> HttpResponse {
 
 async fn hold(doing: web::Data<Doing>, wish: web::Json<Wish>) -> HttpResponse {
     doing.runtime.spawn((doing.way)(ProductId(wish.product_id))).await.expect("the unit is held");
+    done()
+}
+
+async fn write(rows: web::Data<RowsAlone>, wish: web::Json<Wish>) -> HttpResponse {
+    rows.hold(ProductId(wish.product_id)).await;
+    done()
+}
+
+async fn order(rows: web::Data<RowsAlone>, _: web::Json<serde_json::Value>) -> HttpResponse {
+    rows.order().await;
     done()
 }

@@ -7,6 +7,7 @@ pub(crate) mod house;
 pub(crate) mod postgres;
 #[path = "../../tests/support/redis.rs"]
 pub(crate) mod redis;
+pub(crate) mod rows;
 #[path = "../../tests/support/postgres.rs"]
 pub(crate) mod server;
 pub(crate) mod sqlite;

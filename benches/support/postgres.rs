@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use storekeeper::domain::ids::ProductId;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::open::StoreOptions;
@@ -12,6 +12,7 @@ use storekeeper::persistence::postgres::PostgresOptions;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+use super::rows::{Batch, Hold, Rows, Sale};
 use super::server::{Database, Durability, Server};
 use super::{PRODUCTS, Shelves, Till, UNITS, filled};
 
@@ -136,4 +137,116 @@ impl Till<Shelf> for OneUpdate {
         let done = update.bind(product.0).bind(Clock::system().now().0).execute(&self.pool).await;
         assert_eq!(done.expect("the update is done").rows_affected(), 1, "the unit is held");
     }
+}
+
+/// A connection that writes rows and looks at nothing.
+pub(crate) struct Writer(PgConnection);
+
+impl Writer {
+    pub(crate) async fn open(shelf: &Shelf) -> Self {
+        let options = PgConnectOptions::from_str(&shelf.database.url).expect("an address").disable_statement_logging();
+        Self(options.connect().await.expect("the database opens"))
+    }
+}
+
+impl Rows for Writer {
+    async fn hold(&mut self, batch: &Batch<Hold>) {
+        let holds = &batch.all;
+        let written = sqlx::query(
+            "WITH balance AS (
+                 UPDATE inventories SET held = new.held, seq = new.seq, last_movement = last, updated_at = $10
+                 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) AS new (product, last, seq, held)
+                 WHERE id = product
+             ), movement AS (
+                 INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change,
+                     held_change, on_hand, held, cart_key, actor, at)
+                 SELECT id, previous, product, seq, 'hold', 'OUT', 1, 0, 1, on_hand, held, cart, 'guest', $10
+                 FROM unnest($5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::bigint[], $11::bigint[],
+                     $12::bigint[]) AS new (id, previous, product, cart, seq, on_hand, held)
+             ), session AS (
+                 INSERT INTO cart_sessions (key, secret, state, version, created_at, expires_at)
+                 SELECT cart, secret, 'open', 1, $10, $10 + 900000000
+                 FROM unnest($8::uuid[], $13::bytea[]) AS new (cart, secret)
+             )
+             INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state)
+             SELECT cart, 1, product, product, 1, 'open' FROM unnest($8::uuid[], $7::uuid[]) AS new (cart, product)",
+        )
+        .bind(column(&batch.changes, |change| change.product))
+        .bind(column(&batch.changes, |change| change.last.id))
+        .bind(column(&batch.changes, |change| change.last.seq))
+        .bind(column(&batch.changes, |change| change.last.held))
+        .bind(column(holds, |hold| hold.movement.id))
+        .bind(column(holds, |hold| hold.movement.previous))
+        .bind(column(holds, |hold| hold.product))
+        .bind(column(holds, |hold| hold.cart))
+        .bind(column(holds, |hold| hold.movement.seq))
+        .bind(batch.at)
+        .bind(column(holds, |hold| hold.movement.on_hand))
+        .bind(column(holds, |hold| hold.movement.held))
+        .bind(holds.iter().map(|hold| &hold.secret[..]).collect::<Vec<_>>())
+        .execute(&mut self.0)
+        .await;
+        written.expect("the rows are written");
+    }
+
+    async fn sell(&mut self, batch: &Batch<Sale>) {
+        let sales = &batch.all;
+        let events: Vec<_> =
+            sales.iter().flat_map(|sale| sale.events.iter().map(|event| (sale.order, event))).collect();
+        let written = sqlx::query(
+            "WITH balance AS (
+                 UPDATE inventories SET on_hand = new.on_hand, held = new.held, seq = new.seq, last_movement = last,
+                     updated_at = $11
+                 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
+                     AS new (product, last, seq, held, on_hand) WHERE id = product
+             ), movement AS (
+                 INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change,
+                     held_change, on_hand, held, cart_key, order_id, actor, at)
+                 SELECT id, previous, product, seq, 'sale', 'OUT', 1, -1, -1, on_hand, held, cart, sold, 'guest', $11
+                 FROM unnest($6::uuid[], $7::uuid[], $8::uuid[], $9::uuid[], $10::uuid[], $12::bigint[], $13::bigint[],
+                     $14::bigint[]) AS new (id, previous, product, cart, sold, seq, held, on_hand)
+             ), session AS (
+                 UPDATE cart_sessions SET state = 'ordered', version = 2 WHERE key = ANY($9)
+             ), hold AS (
+                 UPDATE holds SET state = 'sold' WHERE cart_key = ANY($9)
+             ), sold AS (
+                 INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total,
+                     status, sequence, created_at, updated_at)
+                 SELECT id, cart, id, 'Buyer', 'buyer@example.org', 'EUR', 1999, 0, 1999, 'PENDING', 1, $11, $11
+                 FROM unnest($10::uuid[], $9::uuid[]) AS new (id, cart)
+             ), item AS (
+                 INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total)
+                 SELECT id, 0, product, product, 'Tea 0', 'SKU-0', 1999, 1, 1999
+                 FROM unnest($10::uuid[], $8::uuid[]) AS new (id, product)
+             )
+             INSERT INTO outbox (id, order_id, queue, payload, at)
+             SELECT id, sold, queue, payload, $11
+             FROM unnest($15::uuid[], $16::uuid[], $17::text[], $18::text[]) AS new (id, sold, queue, payload)",
+        )
+        .bind(column(&batch.changes, |change| change.product))
+        .bind(column(&batch.changes, |change| change.last.id))
+        .bind(column(&batch.changes, |change| change.last.seq))
+        .bind(column(&batch.changes, |change| change.last.held))
+        .bind(column(&batch.changes, |change| change.last.on_hand))
+        .bind(column(sales, |sale| sale.movement.id))
+        .bind(column(sales, |sale| sale.movement.previous))
+        .bind(column(sales, |sale| sale.hold.product))
+        .bind(column(sales, |sale| sale.hold.cart))
+        .bind(column(sales, |sale| sale.order))
+        .bind(batch.at)
+        .bind(column(sales, |sale| sale.movement.seq))
+        .bind(column(sales, |sale| sale.movement.held))
+        .bind(column(sales, |sale| sale.movement.on_hand))
+        .bind(column(&events, |(_, (_, id, _))| *id))
+        .bind(column(&events, |(order, _)| *order))
+        .bind(column(&events, |(_, (queue, ..))| *queue))
+        .bind(events.iter().map(|(_, (.., payload))| payload.as_str()).collect::<Vec<_>>())
+        .execute(&mut self.0)
+        .await;
+        written.expect("the rows are written");
+    }
+}
+
+fn column<R, T>(rows: &[R], value: fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
 }
