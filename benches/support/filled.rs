@@ -18,7 +18,7 @@ pub(crate) async fn connection(folder: &Path) -> SqliteConnection {
         .filename(folder.join("storekeeper.sqlite"))
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .pragma("wal_autocheckpoint", "8192")
+        .pragma("wal_autocheckpoint", "4096")
         .pragma("cache_size", "-32768")
         .disable_statement_logging();
     options.connect().await.expect("the database opens")

@@ -94,15 +94,16 @@ pub(super) async fn checkout(
                 return Err(error);
             }
         };
+        let document = json_of(&OrderDocument::of(&order), SEND_EMAIL)?;
         let order = Arc::new(order);
-        let entry = placing(&claim.cart, &order, versions, command)?;
+        let entry = placing(&claim.cart, &order, &document, versions, command)?;
         parts.faults.pass(ActorKind::Orders, Moment::During, None).await;
         match parts.journal.write(entry, command.deadline).await {
             Ok(_) => {
                 parts.faults.pass(ActorKind::Orders, Moment::After, None).await;
                 drop(claim.ended.send(Became::Order(order.id)));
                 parts.relay.wake();
-                return Ok(CheckedOut { order, placed: true });
+                return Ok(CheckedOut { order, document, placed: true });
             }
             Err(JournalError::Refused(Refusal::ProductChanged { product })) => {
                 parts.catalogue.changed(product);
@@ -122,7 +123,8 @@ async fn ordered_before(parts: &CheckoutParts, order: OrderId, buyer: UserId) ->
     if order.user != buyer {
         return Err(CommandError::CartOrdered);
     }
-    Ok(CheckedOut { order: Arc::new(order), placed: false })
+    let document = json_of(&OrderDocument::of(&order), SEND_EMAIL)?;
+    Ok(CheckedOut { order: Arc::new(order), document, placed: false })
 }
 
 /// The order that the cart comes to at the prices of now, and the versions of the products that say so.
@@ -174,10 +176,11 @@ async fn price(
     Ok((order, versions))
 }
 
-/// The entry that ends the cart as this order.
+/// The entry that ends the cart as this order, of which `document` tells.
 fn placing(
     cart: &Cart,
     order: &Arc<Order>,
+    document: &str,
     versions: Vec<(ProductId, i64)>,
     command: &Command<Order>,
 ) -> Result<Entry, CommandError> {
@@ -191,19 +194,22 @@ fn placing(
     let placed = OrderStatusDocument::of(order.id, None, order.status, order.sequence, order.created_at);
     let clear = ClearCartDocument { cart_session_id: cart.id, order_id: order.id };
     entry.events = vec![
-        event(order.id, ORDER_STATUS, &placed)?,
-        event(order.id, SEND_EMAIL, &OrderDocument::of(order))?,
-        event(order.id, CLEAR_CART, &clear)?,
+        event(order.id, ORDER_STATUS, json_of(&placed, ORDER_STATUS)?),
+        event(order.id, SEND_EMAIL, document.to_owned()),
+        event(order.id, CLEAR_CART, json_of(&clear, CLEAR_CART)?),
     ];
     Ok(entry)
 }
 
-fn event(order: OrderId, queue: &'static str, document: &impl serde::Serialize) -> Result<NewEvent, CommandError> {
-    let payload = serde_json::to_string(document).map_err(|error| {
+fn event(order: OrderId, queue: &'static str, payload: String) -> NewEvent {
+    NewEvent { id: EventId(Uuid::now_v7()), order, queue, payload, traceparent: trace::current_traceparent() }
+}
+
+fn json_of(document: &impl serde::Serialize, queue: &'static str) -> Result<String, CommandError> {
+    serde_json::to_string(document).map_err(|error| {
         tracing::error!(%error, queue, "an event can not be written as JSON");
         CommandError::Unwritable
-    })?;
-    Ok(NewEvent { id: EventId(Uuid::now_v7()), order, queue, payload, traceparent: trace::current_traceparent() })
+    })
 }
 
 /// Changes the status of an order, from whatever it is when its turn comes.
@@ -276,7 +282,7 @@ fn transition_entry(
             to: transition.to,
             payment_reference: transition.payment_reference.clone(),
         }),
-        events: vec![event(seen.id, ORDER_STATUS, &status)?],
+        events: vec![event(seen.id, ORDER_STATUS, json_of(&status, ORDER_STATUS)?)],
         mails: vec![parts.mail.order_status(after, parts.clock.now())?],
         remember,
         ..Entry::default()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, web};
 
-use crate::actors::command::{CommandError, OrderTransition};
+use crate::actors::command::{CheckedOut, CommandError, OrderTransition};
 use crate::actors::shop::{Buyer, CheckoutRequest};
 use crate::domain::ids::{CartSessionId, OrderId, UserId};
 use crate::domain::order::OrderStatus;
@@ -38,9 +38,14 @@ fn shown(order: &Order) -> StoredResponse {
 }
 
 fn placed(order: &Order, location: &str) -> StoredResponse {
-    let mut answer = json::stored(StatusCode::CREATED, &OrderDocument::of(order));
-    answer.headers.push(("Location".to_owned(), format!("{location}/{}", order.id)));
-    answer
+    StoredResponse {
+        headers: vec![place_of(order, location)],
+        ..json::stored(StatusCode::CREATED, &OrderDocument::of(order))
+    }
+}
+
+fn place_of(order: &Order, location: &str) -> (String, String) {
+    ("Location".to_owned(), format!("{location}/{}", order.id))
 }
 
 /// What a checkout's body says.
@@ -56,11 +61,15 @@ pub(crate) async fn checkout(state: State, request: HttpRequest, payload: web::P
     let CheckoutBody { session, request: checkout } = read_checkout(&state, &request, &caller, &body)?;
     let named = Named::of(&state, &request, Some(&caller), session, body.bytes())?;
     let orders = location(&request, "/orders");
-    let render: Render<Order> = Arc::new(move |order| placed(order, &orders));
-    let live = Arc::clone(&render);
+    let render: Render<Order> = Arc::new({
+        let orders = orders.clone();
+        move |order| placed(order, &orders)
+    });
     idempotency::answer(&state, caller.actor(), named, render, move |state, command| async move {
-        let done = state.shop.checkout(checkout, command).await?;
-        Ok(if done.placed { live(&done.order) } else { shown(&done.order) })
+        let CheckedOut { order, document, placed } = state.shop.checkout(checkout, command).await?;
+        let headers = if placed { vec![place_of(&order, &orders)] } else { Vec::new() };
+        let status = if placed { StatusCode::CREATED } else { StatusCode::OK };
+        Ok(StoredResponse { status: status.as_u16(), headers, body: document })
     })
     .await
 }

@@ -121,8 +121,7 @@ impl MirrorConnection {
     /// # Errors
     /// [`MirrorError`]; each of the keys may have been written or not.
     pub async fn show(&self, images: &[CartImage]) -> Result<Vec<Shown>, MirrorError> {
-        let images: Vec<(&CartImage, [&str; 2])> = images.iter().map(|image| (image, ["", ""])).collect();
-        self.show_over(&images).await
+        self.show_over(images, ["", ""]).await
     }
 
     /// Shows a cart as the database has it, over something newer that was `seen` shown. To be called only with what
@@ -131,18 +130,19 @@ impl MirrorConnection {
     /// # Errors
     /// As of [`show`](Self::show).
     pub async fn show_in_place_of(&self, seen: &Shown, image: &CartImage) -> Result<Shown, MirrorError> {
-        let shown = self.show_over(&[(image, seen.newer())]).await?.pop();
+        let shown = self.show_over(std::slice::from_ref(image), seen.newer()).await?.pop();
         shown.ok_or_else(|| MirrorError::Answer(String::new()))
     }
 
-    async fn show_over(&self, images: &[(&CartImage, [&str; 2])]) -> Result<Vec<Shown>, MirrorError> {
+    /// Shows carts; over these versions of their two keys too, where they are not empty.
+    async fn show_over(&self, images: &[CartImage], [cart, session]: [&str; 2]) -> Result<Vec<Shown>, MirrorError> {
         match &self.wire {
             Wire::Server(server) => {
-                let requests = images.chunks(CARTS_MAX).map(|few| show_on_server(server.clone(), few));
+                let requests = images.chunks(CARTS_MAX).map(|few| show_on_server(server.clone(), few, session));
                 Ok(try_join_all(requests).await?.into_iter().flatten().collect())
             }
             Wire::Cluster(cluster) => {
-                let carts = images.iter().map(async |(image, [cart, session])| {
+                let carts = images.iter().map(async |image| {
                     let (cart, session) = (image.cart(&SHOW, cart), image.session(&SHOW, session));
                     let both =
                         try_join(show_in_cluster(cluster.clone(), &cart), show_in_cluster(cluster.clone(), &session));
@@ -187,20 +187,19 @@ impl MirrorConnection {
 
 async fn show_on_server(
     mut server: MultiplexedConnection,
-    images: &[(&CartImage, [&str; 2])],
+    images: &[CartImage],
+    wrong: &str,
 ) -> Result<Vec<Shown>, MirrorError> {
-    let mut invocation = SHOW_CARTS.prepare_invoke();
-    for (image, [_, wrong]) in images {
-        image.add_to(&mut invocation, wrong);
+    let others: Vec<(usize, String, String)> =
+        CartImage::all(images, &SHOW_CARTS, wrong).invoke_async(&mut server).await?;
+    let mut all = vec![Shown { cart: KeyOutcome::Shown, session: KeyOutcome::Shown }; images.len()];
+    for (number, done, version) in others {
+        let outcome = KeyOutcome::of((done, version))?;
+        let place = number.checked_sub(1).and_then(|index| all.get_mut(index));
+        let Some(shown) = place else { return Err(MirrorError::Answer(format!("cart {number} of {}", images.len()))) };
+        *shown = Shown { cart: outcome.clone(), session: outcome };
     }
-    let answers: Vec<(String, String)> = invocation.invoke_async(&mut server).await?;
-    if answers.len() != images.len() {
-        return Err(MirrorError::Answer(format!("{} carts for {}", answers.len(), images.len())));
-    }
-    let outcomes = answers
-        .into_iter()
-        .map(|answer| KeyOutcome::of(answer).map(|session| Shown { cart: session.clone(), session }));
-    outcomes.collect()
+    Ok(all)
 }
 
 async fn show_in_cluster(

@@ -51,15 +51,20 @@ impl CartImage {
         self.id.key
     }
 
-    /// What one server is told of it, after that of others. `wrong`: a shown version that the database says is none.
-    pub(super) fn add_to(&self, invocation: &mut ScriptInvocation<'_>, wrong: &str) {
-        let session = format!("session:{}", self.id);
-        let ended = version_key(&session);
-        invocation.key(format!("cart:{}", self.id)).key(session).key(ended);
-        invocation.arg(self.version).arg(self.life_ms).arg(REMEMBERED_FOR_MS).arg(wrong).arg(2 * self.lines.len());
-        for (field, value) in &self.lines {
-            invocation.arg(field).arg(value);
+    /// What one server is told to show. `wrong`: a shown version that the database says is none.
+    pub(super) fn all<'a>(images: &[Self], script: &'a Script, wrong: &str) -> ScriptInvocation<'a> {
+        let mut invocation = script.prepare_invoke();
+        invocation.arg(REMEMBERED_FOR_MS).arg(wrong);
+        for image in images {
+            let session = format!("session:{}", image.id);
+            let ended = version_key(&session);
+            invocation.key(format!("cart:{}", image.id)).key(session).key(ended);
+            invocation.arg(image.version).arg(image.life_ms).arg(2 * image.lines.len());
+            for (field, value) in &image.lines {
+                invocation.arg(field).arg(value);
+            }
         }
+        invocation
     }
 
     /// What a cluster is told of the hash of the lines. `wrong`: a remembered version that the database says is none.

@@ -2,21 +2,22 @@
 -- all keys; a cluster is written key by key (show.lua).
 --
 -- KEYS  three of each cart: its hash; its session, which has its version; and what remembers the version when it has ended
--- ARGV  of each cart, one after the other:
+-- ARGV  1 for how many milliseconds the version of one that has ended is remembered
+--       2 a version shown that is known to be wrong, or nothing
+--       then of each cart, one after the other:
 --       1 the version
 --       2 for how many milliseconds it lives; 0: it has ended
---       3 for how many milliseconds the version of one that has ended is remembered
---       4 a version shown that is known to be wrong, or nothing
---       5 how many fields and values follow
---       6 and on: the fields and values of the hash
+--       3 how many fields and values follow
+--       4 and on: the fields and values of the hash
 --
--- Gives of each cart what was done and which version was shown or remembered before:
+-- Every cart is shown in another version than before, but for those of which it gives the number, from 1, what was done
+-- and which version was shown or remembered before:
 --   newer     nothing, since something newer is shown
 --   same      nothing, since it is shown just so
---   shown     another version is shown than before
 --   repaired  it was not shown as its version was said to be
 
 local call, pcall = redis.call, redis.pcall
+local remembered_for, wrong = ARGV[1], ARGV[2]
 
 -- Whether a key ends when it is to end.
 local function lives(key, life)
@@ -47,35 +48,48 @@ local function is_right(hash, session, version, life, first, last)
 end
 
 local function show(hash, session, ended, at)
-    local version, life, wrong = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 3]
-    local first, last = at + 5, at + 4 + tonumber(ARGV[at + 4])
+    local version, life = ARGV[at], ARGV[at + 1]
+    local first, last = at + 3, at + 2 + ARGV[at + 2]
+    -- Most are shown for the first time, where nothing is.
+    if version == '1' and life ~= '0' and call('EXISTS', hash, ended) == 0
+        and call('SET', session, version, 'PX', life, 'NX') then
+        if last >= first then
+            call('HSET', hash, unpack(ARGV, first, last))
+            call('PEXPIRE', hash, life)
+        end
+        return last + 1
+    end
     -- A wrong type is nothing to it.
     local versions = call('MGET', session, ended)
     local shown = versions[1] or versions[2] or ''
     local before = tonumber(shown)
     if before and before > tonumber(version) and shown ~= wrong then
-        return last + 1, { 'newer', shown }
+        return last + 1, 'newer', shown
     end
     local again = before == tonumber(version)
-    if again and is_right(hash, session, version, life, first, last) then
-        return last + 1, { 'same', shown }
+    if again and is_right(hash, session, version, tonumber(life), first, last) then
+        return last + 1, 'same', shown
     end
-    if life == 0 then
+    if life == '0' then
         call('DEL', hash, session)
-        call('SET', ended, version, 'PX', ARGV[at + 2])
+        call('SET', ended, version, 'PX', remembered_for)
     else
         call('DEL', hash)
         if last >= first then
             call('HSET', hash, unpack(ARGV, first, last))
-            call('PEXPIRE', hash, ARGV[at + 1])
+            call('PEXPIRE', hash, life)
         end
-        call('SET', session, version, 'PX', ARGV[at + 1])
+        call('SET', session, version, 'PX', life)
     end
-    return last + 1, { again and 'repaired' or 'shown', shown }
+    return last + 1, again and 'repaired' or nil, shown
 end
 
-local at, outcomes = 1, {}
+local at, others = 3, {}
 for number = 1, #KEYS, 3 do
-    at, outcomes[#outcomes + 1] = show(KEYS[number], KEYS[number + 1], KEYS[number + 2], at)
+    local done, before
+    at, done, before = show(KEYS[number], KEYS[number + 1], KEYS[number + 2], at)
+    if done then
+        others[#others + 1] = { (number + 2) / 3, done, before }
+    end
 end
-return outcomes
+return others

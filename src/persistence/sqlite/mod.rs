@@ -179,8 +179,9 @@ fn connect_options(folder: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
-        // 32 MiB of log before it is copied into the database: hot pages are then copied once, not at each commit.
-        .pragma("wal_autocheckpoint", "8192")
+        // 16 MiB of log before it is copied into the database: hot pages are then copied once, not at each commit, and who waits
+        // for the commit that does it waits for a few milliseconds, not for twenty.
+        .pragma("wal_autocheckpoint", "4096")
         // What a slow reader made the log grow to is given back.
         .pragma("journal_size_limit", "134217728")
         // KiB of pages a connection keeps.
