@@ -3,26 +3,18 @@
 use std::sync::Arc;
 
 use storekeeper::domain::cart::{CartState, HoldState, LineChange};
-use storekeeper::domain::ids::MovementId;
-use storekeeper::domain::stock::Move;
+use storekeeper::domain::stock::{Action, Balance, Move, Reason};
 use storekeeper::persistence::CommitError;
-use storekeeper::persistence::entry::{Done, Entry, NewMovement, SessionAction, SessionChange, Work};
+use storekeeper::persistence::entry::{Done, Entry, Refusal, SessionAction, SessionChange, Work};
+use storekeeper::persistence::records::{ProductChange, ProductPatch};
 use uuid::Uuid;
 
-use crate::shop::{Shop, Stocked};
+use crate::shop::{Shop, Stocked, movement};
 
 /// The clearing of a cart with one line, as it was seen when it had one change.
 async fn clearing(shop: &Shop, stock: &Stocked) -> Work {
     let cart = shop.cart(&[(stock, 2)]).await;
-    let release = NewMovement {
-        id: MovementId(Uuid::now_v7()),
-        inventory: stock.inventory,
-        stock_move: Move::release(2),
-        cart: Some(cart.id.key),
-        order: None,
-        reference: None,
-        actor: "test".into(),
-    };
+    let release = movement(stock.inventory, Move::release(2), Some(cart.id.key), None);
     let end = SessionAction::End { seen: cart.version, state: CartState::Cleared };
     Work::Write(Arc::new(Entry {
         session: Some(SessionChange { key: cart.id.key, action: end }),
@@ -57,4 +49,37 @@ pub(crate) async fn a_batch_that_was_not_committed_can_come_again(shop: &Shop) {
     let receipt = Work::Load(stock.inventory);
     let loaded = shop.store.commit(batch, &[clearing, receipt]).await.expect("an answer");
     assert!(matches!(loaded.done[..], [Done::Refused(_), Done::Loaded(Some(_))]), "{loaded:?}");
+}
+
+/// A receipt of one unit that rests on a product being as it was seen.
+fn receipt(stock: &Stocked, seen: Option<i64>) -> Work {
+    let receipt = Move { action: Action::In, reason: Reason::Receipt, units: 1 };
+    Work::Write(Arc::new(Entry {
+        movements: vec![movement(stock.inventory, receipt, None, None)],
+        products: seen.map(|version| (stock.product, version)).into_iter().collect(),
+        ..Entry::default()
+    }))
+}
+
+pub(crate) async fn what_rests_on_a_product_that_has_changed_is_refused(shop: &Shop) {
+    let (stock, other) = (shop.stocked("L-1", 10).await, shop.stocked("T-1", 10).await);
+    // From here on the journal knows the stock, and need not look.
+    shop.store.commit(Uuid::now_v7(), &[receipt(&stock, None), receipt(&other, None)]).await.expect("a commit");
+    let fits = [receipt(&stock, Some(1)), receipt(&other, Some(1))];
+    let committed = shop.store.commit(Uuid::now_v7(), &fits).await.expect("a commit");
+    assert!(matches!(committed.done[..], [Done::Applied(_), Done::Applied(_)]), "{committed:?}");
+
+    let changed = shop.store.patch_product(stock.product, &ProductPatch::default(), Some(1), shop.now()).await;
+    assert!(matches!(changed, Ok(ProductChange::Changed(_))), "{changed:?}");
+    let works = [receipt(&other, Some(1)), receipt(&stock, Some(1)), receipt(&stock, None)];
+    let committed = shop.store.commit(Uuid::now_v7(), &works).await.expect("a commit");
+    let [Done::Applied(_), Done::Refused(why), Done::Applied(_)] = &committed.done[..] else { panic!("{committed:?}") };
+    assert_eq!(*why, Refusal::ProductChanged { product: stock.product });
+    let again = [receipt(&stock, Some(2)), Work::Load(stock.inventory), Work::Load(other.inventory)];
+    let committed = shop.store.commit(Uuid::now_v7(), &again).await.expect("a commit");
+    let [Done::Applied(_), Done::Loaded(Some(one)), Done::Loaded(Some(two))] = &committed.done[..] else {
+        panic!("{committed:?}")
+    };
+    assert_eq!(*one, Balance { on_hand: 14, held: 0, seq: 5 });
+    assert_eq!(*two, Balance { on_hand: 13, held: 0, seq: 4 });
 }

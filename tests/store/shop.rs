@@ -310,7 +310,12 @@ pub(crate) fn page(after: Option<&str>, limit: u32) -> Page {
     Page { after: after.map(str::to_owned), limit }
 }
 
-fn movement(inventory: InventoryId, stock_move: Move, cart: Option<CartKey>, order: Option<OrderId>) -> NewMovement {
+pub(crate) fn movement(
+    inventory: InventoryId,
+    stock_move: Move,
+    cart: Option<CartKey>,
+    order: Option<OrderId>,
+) -> NewMovement {
     let id = MovementId(Uuid::now_v7());
     NewMovement { id, inventory, stock_move, cart, order, reference: None, actor: "test".into() }
 }

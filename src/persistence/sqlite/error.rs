@@ -8,6 +8,8 @@ use sqlx::error::DatabaseError;
 use crate::persistence::StoreError;
 use crate::persistence::rows::is_undecodable;
 
+/// What SQLite says of a text that is no JSON.
+const NO_JSON: &str = "malformed JSON";
 /// Primary result codes of SQLite (<https://www.sqlite.org/rescode.html>) that mean: not now.
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
@@ -63,6 +65,14 @@ pub(super) fn commit_error(error: sqlx::Error) -> StoreError {
         violated_rule(answer).is_some() || primary_code(answer).is_some_and(|code| [BUSY, LOCKED, FULL].contains(&code))
     });
     if certain { store_error(error) } else { StoreError::Unknown(error) }
+}
+
+/// What an error of statements that begin a transaction and commit it means; they stop themselves by what is no JSON.
+pub(super) fn whole_error(error: sqlx::Error) -> StoreError {
+    if error.as_database_error().is_some_and(|answer| answer.message() == NO_JSON) {
+        return StoreError::Corrupt("something is not as it was expected".to_owned());
+    }
+    commit_error(error)
 }
 
 /// The name of the rule that was violated, when it was one.

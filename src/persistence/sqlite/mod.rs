@@ -16,6 +16,7 @@ mod mail;
 mod orders;
 mod outbox;
 mod upkeep;
+mod write;
 mod writer;
 
 use std::fs::{File, TryLockError};

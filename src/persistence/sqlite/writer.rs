@@ -8,17 +8,18 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::persistence::StoreError;
 
-use super::error::{commit_error, store_error};
+use super::error::{commit_error, store_error, whole_error};
 
 /// Takes the write lock at once: a transaction that reads first and writes later would be refused when another one
 /// wrote between (`SQLITE_BUSY`).
-const BEGIN: &str = "BEGIN IMMEDIATE";
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// The one connection that writes, and the queue to it.
 #[derive(Debug)]
@@ -55,20 +56,42 @@ impl Writer {
     /// # Cancel safety
     /// May be dropped at any point; nothing stays open for the next one.
     pub(super) async fn begin(&self) -> Result<WriteTransaction<'_>, StoreError> {
+        let mut turn = self.turn().await?;
+        if let Err(error) = execute(&mut turn, BEGIN).await {
+            tracing::warn!(%error, "the writing connection is replaced");
+            *turn.connection = self.options.connect().await.map_err(store_error)?;
+            execute(&mut turn, BEGIN).await.map_err(store_error)?;
+        }
+        Ok(turn)
+    }
+
+    /// Waits for its turn and runs statements that begin a transaction and commit it.
+    ///
+    /// # Errors
+    /// As of [`begin`](Self::begin) and [`commit`](WriteTransaction::commit); [`StoreError::Corrupt`] when the statements
+    /// stopped themselves. [`StoreError::Unknown`] can also be said of a transaction that did not come to its commit.
+    ///
+    /// # Cancel safety
+    /// Dropped before its end, the transaction may have been committed or not; it is one of the two, and whole.
+    pub(super) async fn write_whole(&self, statements: Query<'_, Sqlite, SqliteArguments>) -> Result<(), StoreError> {
+        let mut turn = self.turn().await?;
+        statements.execute(&mut *turn).await.map_err(whole_error)?;
+        turn.end();
+        Ok(())
+    }
+
+    /// Waits for its turn, with nothing begun.
+    async fn turn(&self) -> Result<WriteTransaction<'_>, StoreError> {
         let seat = tokio::time::timeout(self.wait_max, self.seat.lock())
             .await
             .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
         let mut connection = MutexGuard::try_map(seat, Option::as_mut)
             .map_err(|_closed| StoreError::Unavailable(sqlx::Error::PoolClosed))?;
-        let left_open = self.unfinished.swap(true, Ordering::AcqRel);
-        let begun = match left_open {
-            true => begin_anew(&mut connection).await,
-            false => execute(&mut connection, BEGIN).await,
-        };
-        if let Err(error) = begun {
+        if self.unfinished.swap(true, Ordering::AcqRel)
+            && let Err(error) = roll_back(&mut connection).await
+        {
             tracing::warn!(%error, "the writing connection is replaced");
             *connection = self.options.connect().await.map_err(store_error)?;
-            execute(&mut connection, BEGIN).await.map_err(store_error)?;
         }
         Ok(WriteTransaction { connection, unfinished: &self.unfinished })
     }
@@ -88,15 +111,13 @@ async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> 
     sqlx::query(statement).execute(connection).await.map(|_| ())
 }
 
-/// Ends what a dropped transaction left, and begins anew. SQLite may have rolled back by itself after an error; it
-/// then says that there is nothing to roll back, which is as good.
-async fn begin_anew(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    if let Err(error) = execute(connection, "ROLLBACK").await
-        && error.as_database_error().is_none()
-    {
-        return Err(error);
+/// Ends what a dropped transaction left. SQLite may have rolled back by itself after an error; it then says that there is
+/// nothing to roll back, which is as good.
+async fn roll_back(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    match execute(connection, "ROLLBACK").await {
+        Err(error) if error.as_database_error().is_none() => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
-    execute(connection, BEGIN).await
 }
 
 /// A transaction on the one connection that writes. Dropped without [`commit`](Self::commit), it leaves nothing.
@@ -116,8 +137,13 @@ impl WriteTransaction<'_> {
     /// Dropped before its end, the transaction may have been committed or not; it is one of the two, and whole.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         execute(&mut self.connection, "COMMIT").await.map_err(commit_error)?;
-        self.unfinished.store(false, Ordering::Release);
+        self.end();
         Ok(())
+    }
+
+    /// It was committed: the next one has nothing to clear away.
+    fn end(self) {
+        self.unfinished.store(false, Ordering::Release);
     }
 }
 
@@ -175,8 +201,30 @@ mod tests {
         assert_eq!(notes(&mut writer.begin().await.expect("a turn")).await, 1);
     }
 
+    /// Writes a note by statements that are the whole transaction.
+    async fn note_at_once(writer: &Writer) -> Result<(), StoreError> {
+        writer.write_whole(sqlx::query("BEGIN IMMEDIATE; INSERT INTO notes VALUES ('n'); COMMIT")).await
+    }
+
+    #[tokio::test]
+    async fn statements_that_stop_themselves_leave_nothing() {
+        let (writer, _folder) = writer().await;
+        let counted = sqlx::query(
+            "BEGIN IMMEDIATE; INSERT INTO notes VALUES ('n'); SELECT json(iif(changes() = 2, '1', 'no')); COMMIT",
+        );
+        let stopped = writer.write_whole(counted).await;
+        assert!(matches!(stopped, Err(StoreError::Corrupt(_))), "{stopped:?}");
+        note_at_once(&writer).await.expect("the next one is not disturbed");
+        assert_eq!(notes(&mut writer.begin().await.expect("a turn")).await, 1);
+    }
+
     #[tokio::test]
     async fn a_write_dropped_at_any_point_is_whole_or_not_there() {
+        dropped_at_any_point(note).await;
+        dropped_at_any_point(note_at_once).await;
+    }
+
+    async fn dropped_at_any_point(note: impl AsyncFn(&Writer) -> Result<(), StoreError>) {
         let (writer, _folder) = writer().await;
         let mut before = 0;
         for polls in 0..200 {
