@@ -1,6 +1,7 @@
-//! The whole server over loopback, beside a server of the same settings that does nothing, one transaction a request, or
-//! one conditional update: what each route makes of what the machine can do. Beside that stands the shop's own route
-//! that does nothing, `/health/live`, which has all that the shop does around every request.
+//! The whole server over loopback, beside a server of the same settings that does nothing, one transaction a request, one
+//! conditional update, or the rows of many requests at a time and nothing else: what each route makes of what the machine
+//! can do. Beside that stands the shop's own route that does nothing, `/health/live`, which has all that the shop does
+//! around every request.
 //!
 //! `cargo bench --bench http` does all; `cargo bench --bench http -- 'real, 64'` what has that in its name. `embedded`
 //! is SQLite alone; `real` PostgreSQL and Redis, which are started for it, and RabbitMQ when it is run under
@@ -92,6 +93,14 @@ impl Case {
             Self::Checkout(popularity) => ("checkout", popularity),
         };
         format!("{work}, {}", popularity.name())
+    }
+
+    /// What it leaves behind and nothing else.
+    fn rows_alone(self) -> Option<Self> {
+        if let Self::Add(popularity) = self {
+            return Some(Self::Rows(popularity));
+        }
+        if let Self::Checkout(popularity) = self { Some(Self::OrderRows(popularity)) } else { None }
     }
 }
 
@@ -319,7 +328,7 @@ impl Figures {
 
 /// Prints a scene's table: medians over its rounds, of the ratios too.
 fn print(name: &str, commit_us: u32, rounds: &Rounds) {
-    println!("\n{name:<28} requests/s   of empty    of live   x transaction     p50 ms     p99 ms");
+    println!("\n{name:<28} requests/s   of empty    of live    of rows   x transaction     p50 ms     p99 ms");
     let ratio = |of: &[Figures], to: Case| {
         let pairs = rounds.get(&to).into_iter().flatten().zip(of);
         support::median(pairs.map(|(to, of)| of.rate / to.rate).collect())
@@ -329,10 +338,11 @@ fn print(name: &str, commit_us: u32, rounds: &Rounds) {
         let Some(Figures { rate, p50_us, p99_us }) = Figures::median(figures.clone()) else { continue };
         let of = |to| told(ratio(figures, to));
         println!(
-            "{:<28} {rate:>10.0} {:>10} {:>10} {:>15} {:>10.2} {:>10.2}",
+            "{:<28} {rate:>10.0} {:>10} {:>10} {:>10} {:>15} {:>10.2} {:>10.2}",
             case.name(),
             of(Case::Empty),
             of(Case::Live),
+            case.rows_alone().map_or_else(|| "-".to_owned(), of),
             of(Case::Transaction(Hot)),
             p50_us / 1_000.0,
             p99_us / 1_000.0

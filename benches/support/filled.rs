@@ -14,12 +14,18 @@ use storekeeper::persistence::sqlite::{SqliteOptions, SqliteStore};
 
 /// A SQLite connection with the settings that the store's own has.
 pub(crate) async fn connection(folder: &Path) -> SqliteConnection {
+    connection_keeping(folder, 100).await
+}
+
+/// The same, which keeps so many prepared statements.
+pub(crate) async fn connection_keeping(folder: &Path, statements: usize) -> SqliteConnection {
     let options = SqliteConnectOptions::new()
         .filename(folder.join("storekeeper.sqlite"))
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", "4096")
         .pragma("cache_size", "-32768")
+        .statement_cache_capacity(statements)
         .disable_statement_logging();
     options.connect().await.expect("the database opens")
 }

@@ -12,7 +12,7 @@ use storekeeper::persistence::postgres::PostgresOptions;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use super::rows::{Batch, Hold, Rows, Sale};
+use super::rows::{Batch, Hold, LIFE_MS, Rows, Sale};
 use super::server::{Database, Durability, Server};
 use super::{PRODUCTS, Shelves, Till, UNITS, filled};
 
@@ -165,8 +165,10 @@ impl Rows for Writer {
                      $12::bigint[]) AS new (id, previous, product, cart, seq, on_hand, held)
              ), session AS (
                  INSERT INTO cart_sessions (key, secret, state, version, created_at, expires_at)
-                 SELECT cart, secret, 'open', 1, $10, $10 + 900000000
+                 SELECT cart, secret, 'open', 1, $10, $10 + $14
                  FROM unnest($8::uuid[], $13::bytea[]) AS new (cart, secret)
+             ), batch AS (
+                 INSERT INTO journal_batches (id, at) VALUES ($15, $10)
              )
              INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state)
              SELECT cart, 1, product, product, 1, 'open' FROM unnest($8::uuid[], $7::uuid[]) AS new (cart, product)",
@@ -184,6 +186,8 @@ impl Rows for Writer {
         .bind(column(holds, |hold| hold.movement.on_hand))
         .bind(column(holds, |hold| hold.movement.held))
         .bind(holds.iter().map(|hold| &hold.secret[..]).collect::<Vec<_>>())
+        .bind(LIFE_MS * 1_000)
+        .bind(batch.id)
         .execute(&mut self.0)
         .await;
         written.expect("the rows are written");
@@ -202,9 +206,9 @@ impl Rows for Writer {
              ), movement AS (
                  INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change,
                      held_change, on_hand, held, cart_key, order_id, actor, at)
-                 SELECT id, previous, product, seq, 'sale', 'OUT', 1, -1, -1, on_hand, held, cart, sold, 'guest', $11
+                 SELECT id, previous, product, seq, 'sale', 'OUT', 1, -1, -1, on_hand, held, cart, sold, buyer::text, $11
                  FROM unnest($6::uuid[], $7::uuid[], $8::uuid[], $9::uuid[], $10::uuid[], $12::bigint[], $13::bigint[],
-                     $14::bigint[]) AS new (id, previous, product, cart, sold, seq, held, on_hand)
+                     $14::bigint[], $20::uuid[]) AS new (id, previous, product, cart, sold, seq, held, on_hand, buyer)
              ), session AS (
                  UPDATE cart_sessions SET state = 'ordered', version = 2 WHERE key = ANY($9)
              ), hold AS (
@@ -212,12 +216,14 @@ impl Rows for Writer {
              ), sold AS (
                  INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total,
                      status, sequence, created_at, updated_at)
-                 SELECT id, cart, id, 'Buyer', 'buyer@example.org', 'EUR', 1999, 0, 1999, 'PENDING', 1, $11, $11
-                 FROM unnest($10::uuid[], $9::uuid[]) AS new (id, cart)
+                 SELECT id, cart, buyer, 'Buyer', 'buyer@example.org', 'EUR', 1999, 0, 1999, 'PENDING', 1, $11, $11
+                 FROM unnest($10::uuid[], $9::uuid[], $20::uuid[]) AS new (id, cart, buyer)
              ), item AS (
                  INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total)
                  SELECT id, 0, product, product, 'Tea 0', 'SKU-0', 1999, 1, 1999
                  FROM unnest($10::uuid[], $8::uuid[]) AS new (id, product)
+             ), batch AS (
+                 INSERT INTO journal_batches (id, at) VALUES ($19, $11)
              )
              INSERT INTO outbox (id, order_id, queue, payload, at)
              SELECT id, sold, queue, payload, $11
@@ -241,6 +247,8 @@ impl Rows for Writer {
         .bind(column(&events, |(order, _)| *order))
         .bind(column(&events, |(_, (queue, ..))| *queue))
         .bind(events.iter().map(|(_, (.., payload))| payload.as_str()).collect::<Vec<_>>())
+        .bind(batch.id)
+        .bind(column(sales, |sale| sale.buyer))
         .execute(&mut self.0)
         .await;
         written.expect("the rows are written");

@@ -1,6 +1,7 @@
 //! What a hold or an order leaves behind and nothing else: its rows, and what Redis shows of its cart, written for as many
-//! callers at a time as wait, by two tasks that decide nothing, check nothing and tell nobody else. No shop can be this: it
-//! is what the machine, the database and Redis let through at most, however good the program in front of them.
+//! callers at a time as wait, by one writer and one transaction after the other, that decides nothing, checks nothing and
+//! tells nobody else. No shop can be this: it is what is left of the machine when the rows are to be on the disk and
+//! everybody is to have an answer.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,8 +20,12 @@ use super::UNITS;
 const BATCH_MAX: usize = 512;
 /// Carts that are remembered until they are ordered.
 const CARTS_MAX: usize = 100_000;
-/// How long a cart lives, and its end is remembered: milliseconds.
-const LIFE_MS: u64 = 900_000;
+/// How long a cart lives, as those of the shop beside it do: milliseconds.
+pub(crate) const LIFE_MS: i64 = 86_400_000;
+/// How long it is remembered that a cart has ended: milliseconds.
+const REMEMBERED_FOR_MS: u64 = 300_000;
+/// Buyers, who take turns.
+const BUYERS: u128 = 64;
 
 /// A unit in a fresh cart.
 pub(crate) struct Hold {
@@ -34,6 +39,7 @@ pub(crate) struct Hold {
 pub(crate) struct Sale {
     pub(crate) hold: Hold,
     pub(crate) order: Uuid,
+    pub(crate) buyer: Uuid,
     /// The unit leaves.
     pub(crate) movement: Movement,
     /// What is to be told: the queue and the text.
@@ -61,13 +67,14 @@ pub(crate) struct Change {
 pub(crate) struct Batch<T> {
     pub(crate) all: Vec<T>,
     pub(crate) changes: Vec<Change>,
+    pub(crate) id: Uuid,
     /// Microseconds since 1970.
     pub(crate) at: i64,
 }
 
 /// A database.
 pub(crate) trait Rows: Send + 'static {
-    /// Writes all rows of holds in one transaction, synced.
+    /// Writes all rows of holds in one transaction, synced, the batch's own row among them.
     fn hold(&mut self, batch: &Batch<Hold>) -> impl Future<Output = ()> + Send;
 
     /// The same of orders.
@@ -81,7 +88,7 @@ enum Wish {
 
 type Told = oneshot::Sender<()>;
 
-/// The way to the tasks, which end with it.
+/// The way to the writer, which ends with it.
 pub(crate) struct RowsAlone {
     queue: mpsc::UnboundedSender<(Wish, Told)>,
 }
@@ -89,9 +96,7 @@ pub(crate) struct RowsAlone {
 impl RowsAlone {
     pub(crate) fn new(rows: impl Rows, redis: Option<MultiplexedConnection>, runtime: &Arc<Runtime>) -> Self {
         let (queue, wishes) = mpsc::unbounded_channel();
-        let (committed, to_be_shown) = mpsc::channel(1);
-        runtime.spawn(write(rows, wishes, committed));
-        runtime.spawn(show(redis, to_be_shown));
+        runtime.spawn(write(rows, wishes, redis));
         Self { queue }
     }
 
@@ -137,9 +142,10 @@ impl Books {
     fn sale(&mut self) -> Sale {
         let hold = self.carts.pop_back().expect("carts are filled before");
         let (order, movement) = (Uuid::now_v7(), self.next(hold.product, -1, -1));
+        let buyer = Uuid::from_u128(u128::try_from(movement.seq).expect("a positive number") % BUYERS);
         let cart = format!("{}{}", hold.cart.simple(), Uuid::from_bytes(hold.secret).simple());
         let told = format!(
-            r#"{{"id":"{order}","userId":"{order}","userName":"Buyer","userEmail":"buyer@example.org","subtotal":19.99,"tax":0.00,"grandTotal":19.99,"currency":"EUR","status":"PENDING","shippingAddress":null,"paymentReference":null,"orderItems":[{{"productId":"{}","name":"Tea 0","sku":"SKU-0","price":19.99,"quantity":1,"total":19.99}}],"createdAt":"2026-01-01T00:00:00.000Z","updatedAt":"2026-01-01T00:00:00.000Z"}}"#,
+            r#"{{"id":"{order}","userId":"{buyer}","userName":"Buyer","userEmail":"buyer@example.org","subtotal":19.99,"tax":0.00,"grandTotal":19.99,"currency":"EUR","status":"PENDING","shippingAddress":null,"paymentReference":null,"orderItems":[{{"productId":"{}","productName":"Tea 0","sku":"SKU-0","price":19.99,"quantity":1,"total":19.99}}],"createdAt":"2026-01-01T00:00:00.000Z","updatedAt":"2026-01-01T00:00:00.000Z"}}"#,
             hold.product
         );
         let status = format!(
@@ -148,7 +154,7 @@ impl Books {
         let clear = format!(r#"{{"cartSessionId":"{cart}","orderId":"{order}"}}"#);
         let events = [("order-status", status), ("send-email", told), ("clear-cart", clear)]
             .map(|(queue, payload)| (queue, Uuid::now_v7(), payload));
-        Sale { hold, order, movement, events }
+        Sale { hold, order, buyer, movement, events }
     }
 
     fn batch<T>(all: Vec<T>, row: impl Fn(&T) -> (Uuid, Movement)) -> Batch<T> {
@@ -156,17 +162,14 @@ impl Books {
         for (product, last) in all.iter().map(row) {
             changes.insert(product, Change { product, last });
         }
-        Batch { all, changes: changes.into_values().collect(), at: Clock::system().now().0 }
+        Batch { all, changes: changes.into_values().collect(), id: Uuid::now_v7(), at: Clock::system().now().0 }
     }
 }
-
-/// What Redis is told of a transaction's carts, and who waits for that.
-type Committed = (Pipeline, Vec<Told>);
 
 async fn write(
     mut rows: impl Rows,
     mut wishes: mpsc::UnboundedReceiver<(Wish, Told)>,
-    committed: mpsc::Sender<Committed>,
+    redis: Option<MultiplexedConnection>,
 ) {
     let mut books = Books::default();
     let mut waiting = Vec::new();
@@ -194,7 +197,7 @@ async fn write(
             batch.all.iter().for_each(|sale| end_cart(&sale.hold, &mut shown));
         }
         // The next batch is written while this one is shown.
-        committed.send((shown, told)).await.expect("the task lives");
+        tokio::spawn(show(redis.clone(), shown, told));
     }
 }
 
@@ -206,23 +209,21 @@ fn keys(Hold { cart, secret, .. }: &Hold) -> (String, String) {
 fn show_cart(hold: &Hold, redis: &mut Pipeline) {
     let (cart, session) = keys(hold);
     let line = format!(r#"{{"quantity":1,"inventoryId":"{}"}}"#, hold.product);
-    redis.hset(&cart, hold.product.to_string(), line).ignore().pexpire(&cart, LIFE_MS.cast_signed()).ignore();
-    redis.pset_ex(&session, 1, LIFE_MS).ignore();
+    redis.hset(&cart, hold.product.to_string(), line).ignore().pexpire(&cart, LIFE_MS).ignore();
+    redis.pset_ex(&session, 1, LIFE_MS.unsigned_abs()).ignore();
 }
 
 fn end_cart(hold: &Hold, redis: &mut Pipeline) {
     let (cart, session) = keys(hold);
-    redis.del(&[&cart, &session]).ignore().pset_ex(format!("{{{session}}}:version"), 2, LIFE_MS).ignore();
+    redis.del(&[&cart, &session]).ignore().pset_ex(format!("{{{session}}}:version"), 2, REMEMBERED_FOR_MS).ignore();
 }
 
-async fn show(redis: Option<MultiplexedConnection>, mut committed: mpsc::Receiver<Committed>) {
-    while let Some((shown, told)) = committed.recv().await {
-        if let Some(mut redis) = redis.clone() {
-            shown.query_async::<()>(&mut redis).await.expect("Redis answers");
-        }
-        for answer in told {
-            // Who does not wait any more is not told.
-            let _ = answer.send(());
-        }
+async fn show(redis: Option<MultiplexedConnection>, shown: Pipeline, told: Vec<Told>) {
+    if let Some(mut redis) = redis {
+        shown.query_async::<()>(&mut redis).await.expect("Redis answers");
+    }
+    for answer in told {
+        // Who does not wait any more is not told.
+        let _ = answer.send(());
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 use storekeeper::domain::ids::ProductId;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::open::StoreOptions;
@@ -13,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::rows::{Batch, Change, Hold, Rows, Sale};
+use super::rows::{Batch, Change, Hold, LIFE_MS, Rows, Sale};
 use super::{PRODUCTS, Shelves, Till, UNITS, filled};
 
 /// A database in a folder of its own.
@@ -109,141 +110,123 @@ impl Till<Shelf> for OneUpdate {
     }
 }
 
+/// Statements that are kept: batches of each size, with few sizes of balances, are texts of their own.
+const STATEMENTS: usize = 4_096;
+
 /// A connection that writes rows and looks at nothing.
 pub(crate) struct Writer(SqliteConnection);
 
 impl Writer {
     pub(crate) async fn open(shelf: &Shelf) -> Self {
-        Self(filled::connection(shelf.0.path()).await)
+        Self(filled::connection_keeping(shelf.0.path(), STATEMENTS).await)
     }
 }
 
 impl Rows for Writer {
     async fn hold(&mut self, batch: &Batch<Hold>) {
-        self.begin(&batch.changes, batch.at).await;
-        for holds in parts(&batch.all) {
-            let mut values = Values::default();
-            values.insert(
+        let (holds, at) = (&batch.all, batch.at);
+        let text = [
+            beginning(batch.changes.len()),
+            insert(
                 "movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change, held_change, on_hand,
                      held, cart_key, actor, at)",
                 "(?, ?, ?, ?, 'hold', 'OUT', 1, 0, 1, ?, ?, ?, 'guest', ?)",
                 holds.len(),
-            );
-            values.insert(
+            ),
+            insert(
                 "cart_sessions (key, secret, state, version, created_at, expires_at)",
                 "(?, ?, 'open', 1, ?, ?)",
                 holds.len(),
-            );
-            values.insert(
+            ),
+            insert(
                 "holds (cart_key, number, product_id, inventory_id, quantity, state)",
                 "(?, 1, ?, ?, 1, 'open')",
                 holds.len(),
-            );
-            let mut query = sqlx::query(AssertSqlSafe(values.0));
-            for Hold { movement, product, cart, .. } in holds {
-                query = query.bind(movement.id).bind(movement.previous).bind(product).bind(movement.seq);
-                query = query.bind(movement.on_hand).bind(movement.held).bind(cart).bind(batch.at);
-            }
-            for hold in holds {
-                query = query.bind(hold.cart).bind(&hold.secret[..]).bind(batch.at).bind(batch.at + 900_000_000);
-            }
-            for hold in holds {
-                query = query.bind(hold.cart).bind(hold.product).bind(hold.product);
-            }
-            query.execute(&mut self.0).await.expect("the rows are written");
+            ),
+        ];
+        let mut query = begun(text.concat() + "COMMIT", batch);
+        for Hold { movement, product, cart, .. } in holds {
+            query = query.bind(movement.id).bind(movement.previous).bind(product).bind(movement.seq);
+            query = query.bind(movement.on_hand).bind(movement.held).bind(cart).bind(at);
         }
-        self.commit().await;
+        for hold in holds {
+            query = query.bind(hold.cart).bind(&hold.secret[..]).bind(at).bind(at + LIFE_MS * 1_000);
+        }
+        for hold in holds {
+            query = query.bind(hold.cart).bind(hold.product).bind(hold.product);
+        }
+        query.execute(&mut self.0).await.expect("the rows are written");
     }
 
     async fn sell(&mut self, batch: &Batch<Sale>) {
-        let at = batch.at;
-        self.begin(&batch.changes, at).await;
-        for sales in parts(&batch.all) {
-            let mut values = Values::default();
-            values.insert(
+        let (sales, at) = (&batch.all, batch.at);
+        let keys = vec!["?"; sales.len()].join(", ");
+        let text = [
+            beginning(batch.changes.len()),
+            insert(
                 "movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change, held_change, on_hand,
                      held, cart_key, order_id, actor, at)",
-                "(?, ?, ?, ?, 'sale', 'OUT', 1, -1, -1, ?, ?, ?, ?, 'guest', ?)",
+                "(?, ?, ?, ?, 'sale', 'OUT', 1, -1, -1, ?, ?, ?, ?, ?, ?)",
                 sales.len(),
-            );
-            values.change("cart_sessions SET state = 'ordered', version = 2 WHERE key", sales.len());
-            values.change("holds SET state = 'sold' WHERE cart_key", sales.len());
-            values.insert(
+            ),
+            format!("UPDATE cart_sessions SET state = 'ordered', version = 2 WHERE key IN ({keys}); "),
+            format!("UPDATE holds SET state = 'sold' WHERE cart_key IN ({keys}); "),
+            insert(
                 "orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total, status,
                      sequence, created_at, updated_at)",
                 "(?, ?, ?, 'Buyer', 'buyer@example.org', 'EUR', 1999, 0, 1999, 'PENDING', 1, ?, ?)",
                 sales.len(),
-            );
-            values.insert(
+            ),
+            insert(
                 "order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total)",
                 "(?, 0, ?, ?, 'Tea 0', 'SKU-0', 1999, 1, 1999)",
                 sales.len(),
-            );
-            values.insert("outbox (id, order_id, queue, payload, at)", "(?, ?, ?, ?, ?)", 3 * sales.len());
-            let mut query = sqlx::query(AssertSqlSafe(values.0));
-            for Sale { hold, order, movement, .. } in sales {
-                query = query.bind(movement.id).bind(movement.previous).bind(hold.product).bind(movement.seq);
-                query = query.bind(movement.on_hand).bind(movement.held).bind(hold.cart).bind(order).bind(at);
-            }
-            query = sales.iter().chain(sales).fold(query, |query, sale| query.bind(sale.hold.cart));
-            for Sale { hold, order, .. } in sales {
-                query = query.bind(order).bind(hold.cart).bind(order).bind(at).bind(at);
-            }
-            for Sale { hold, order, .. } in sales {
-                query = query.bind(order).bind(hold.product).bind(hold.product);
-            }
-            for (order, (queue, id, payload)) in
-                sales.iter().flat_map(|sale| sale.events.iter().map(|event| (sale.order, event)))
-            {
+            ),
+            insert("outbox (id, order_id, queue, payload, at)", "(?, ?, ?, ?, ?)", 3 * sales.len()),
+        ];
+        let mut query = begun(text.concat() + "COMMIT", batch);
+        for Sale { hold, order, buyer, movement, .. } in sales {
+            query = query.bind(movement.id).bind(movement.previous).bind(hold.product).bind(movement.seq);
+            query = query.bind(movement.on_hand).bind(movement.held).bind(hold.cart).bind(order);
+            query = query.bind(buyer.to_string()).bind(at);
+        }
+        query = sales.iter().chain(sales).fold(query, |query, sale| query.bind(sale.hold.cart));
+        for Sale { hold, order, buyer, .. } in sales {
+            query = query.bind(order).bind(hold.cart).bind(buyer).bind(at).bind(at);
+        }
+        for Sale { hold, order, .. } in sales {
+            query = query.bind(order).bind(hold.product).bind(hold.product);
+        }
+        for Sale { order, events, .. } in sales {
+            for (queue, id, payload) in events {
                 query = query.bind(id).bind(order).bind(*queue).bind(payload.as_str()).bind(at);
             }
-            query.execute(&mut self.0).await.expect("the rows are written");
         }
-        self.commit().await;
+        query.execute(&mut self.0).await.expect("the rows are written");
     }
 }
 
-impl Writer {
-    async fn begin(&mut self, changes: &[Change], at: i64) {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.0).await.expect("a transaction");
-        for changes in parts(changes) {
-            let update =
-                "UPDATE inventories SET on_hand = ?, held = ?, seq = ?, last_movement = ?, updated_at = ? WHERE id = ?";
-            let mut query = sqlx::query(AssertSqlSafe(vec![update; changes.len()].join("; ")));
-            for Change { product, last, .. } in changes {
-                query = query.bind(last.on_hand).bind(last.held).bind(last.seq).bind(last.id).bind(at).bind(product);
-            }
-            query.execute(&mut self.0).await.expect("the balances are written");
-        }
-    }
+type Statements<'a> = Query<'a, Sqlite, SqliteArguments>;
 
-    async fn commit(&mut self) {
-        sqlx::query("COMMIT").execute(&mut self.0).await.expect("the transaction is committed");
-    }
+/// How each batch begins: a transaction, its own row, the balances. All of a batch is one text with places for all values,
+/// so it is handed over once, and nothing in it has to be taken apart.
+fn beginning(changes: usize) -> String {
+    let balance =
+        "UPDATE inventories SET on_hand = ?, held = ?, seq = ?, last_movement = ?, updated_at = ? WHERE id = ?; ";
+    format!("BEGIN IMMEDIATE; {}{}", insert("journal_batches (id, at)", "(?, ?)", 1), balance.repeat(changes))
 }
 
-/// Rows that are written together: a few sizes, so that each statement is prepared once.
-fn parts<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let count = [64, 16, 4, 1].into_iter().find(|count| *count <= rows.len())?;
-        let (now, later) = rows.split_at(count);
-        rows = later;
-        Some(now)
+fn insert(into: &str, row: &str, rows: usize) -> String {
+    format!("INSERT INTO {into} VALUES {}; ", vec![row; rows].join(", "))
+}
+
+/// The statements with the values of their beginning.
+fn begun<'a, T>(text: String, batch: &Batch<T>) -> Statements<'a> {
+    let query = sqlx::query(AssertSqlSafe(text)).bind(batch.id).bind(batch.at);
+    batch.changes.iter().fold(query, |query, Change { product, last }| {
+        let query = query.bind(last.on_hand).bind(last.held).bind(last.seq).bind(last.id);
+        query.bind(batch.at).bind(*product)
     })
-}
-
-/// Statements with places for all of their values: nothing has to be taken apart.
-#[derive(Default)]
-struct Values(String);
-
-impl Values {
-    fn insert(&mut self, into: &str, row: &str, rows: usize) {
-        self.0 += &format!("INSERT INTO {into} VALUES {};\n", vec![row; rows].join(", "));
-    }
-
-    fn change(&mut self, what: &str, rows: usize) {
-        self.0 += &format!("UPDATE {what} IN ({});\n", vec!["?"; rows].join(", "));
-    }
 }
 
 fn now() -> i64 {
