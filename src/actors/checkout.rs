@@ -94,7 +94,7 @@ pub(super) async fn checkout(
                 return Err(error);
             }
         };
-        let document = json_of(&OrderDocument::of(&order), SEND_EMAIL)?;
+        let document = json_of(&OrderDocument::of(&order))?;
         let order = Arc::new(order);
         let entry = placing(&claim.cart, &order, &document, versions, command)?;
         parts.faults.pass(ActorKind::Orders, Moment::During, None).await;
@@ -123,7 +123,7 @@ async fn ordered_before(parts: &CheckoutParts, order: OrderId, buyer: UserId) ->
     if order.user != buyer {
         return Err(CommandError::CartOrdered);
     }
-    let document = json_of(&OrderDocument::of(&order), SEND_EMAIL)?;
+    let document = json_of(&OrderDocument::of(&order))?;
     Ok(CheckedOut { order: Arc::new(order), document, placed: false })
 }
 
@@ -194,9 +194,9 @@ fn placing(
     let placed = OrderStatusDocument::of(order.id, None, order.status, order.sequence, order.created_at);
     let clear = ClearCartDocument { cart_session_id: cart.id, order_id: order.id };
     entry.events = vec![
-        event(order.id, ORDER_STATUS, json_of(&placed, ORDER_STATUS)?),
+        event(order.id, ORDER_STATUS, json_of(&placed)?),
         event(order.id, SEND_EMAIL, document.to_owned()),
-        event(order.id, CLEAR_CART, json_of(&clear, CLEAR_CART)?),
+        event(order.id, CLEAR_CART, json_of(&clear)?),
     ];
     Ok(entry)
 }
@@ -205,9 +205,9 @@ fn event(order: OrderId, queue: &'static str, payload: String) -> NewEvent {
     NewEvent { id: EventId(Uuid::now_v7()), order, queue, payload, traceparent: trace::current_traceparent() }
 }
 
-fn json_of(document: &impl serde::Serialize, queue: &'static str) -> Result<String, CommandError> {
+fn json_of(document: &impl serde::Serialize) -> Result<String, CommandError> {
     serde_json::to_string(document).map_err(|error| {
-        tracing::error!(%error, queue, "an event can not be written as JSON");
+        tracing::error!(%error, "a document can not be written as JSON");
         CommandError::Unwritable
     })
 }
@@ -282,7 +282,7 @@ fn transition_entry(
             to: transition.to,
             payment_reference: transition.payment_reference.clone(),
         }),
-        events: vec![event(seen.id, ORDER_STATUS, json_of(&status, ORDER_STATUS)?)],
+        events: vec![event(seen.id, ORDER_STATUS, json_of(&status)?)],
         mails: vec![parts.mail.order_status(after, parts.clock.now())?],
         remember,
         ..Entry::default()

@@ -115,7 +115,7 @@ pub struct StockView {
 pub struct CheckedOut {
     /// The order.
     pub order: Arc<Order>,
-    /// The same as JSON, as the event of it says it.
+    /// The same as JSON, as `GET /orders/{id}` shows it.
     pub document: String,
     /// Whether this checkout placed it; otherwise an earlier one of the same cart did.
     pub placed: bool,

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use storekeeper::domain::cart::{Cart, CartState};
+use storekeeper::domain::cart::{Cart, CartState, Lifetime};
+use storekeeper::domain::ids::{CartKey, CartSessionId};
 use storekeeper::persistence::clock::Clock;
-use storekeeper::persistence::redis::{CartImage, KeyOutcome, MirrorConnection, RedisOptions};
+use storekeeper::persistence::redis::{CartImage, KeyOutcome, MirrorConnection, RedisOptions, Shown};
 use uuid::Uuid;
 
 use crate::redis::Server;
 use crate::shop::{PATIENCE, Shop, lives_in, shows, until};
+
+const LIFETIME: Lifetime = Lifetime { ttl: Duration::from_secs(900), max_age: Duration::from_secs(3_600) };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_actor_that_begins_repairs_what_the_mirror_shows_wrongly() {
@@ -81,4 +84,29 @@ async fn a_late_write_of_an_older_version_changes_nothing() {
     assert_eq!(lives_in(&redis, session), [-2, -2], "it is not brought back");
     assert_eq!(shop.cart(session).await.state, CartState::Cleared);
     shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_carts_each_has_its_own_outcome() {
+    let redis = Server::new();
+    let options = RedisOptions::of(&redis.url()).expect("an address");
+    let mirror = MirrorConnection::open(&options, Uuid::now_v7()).await.expect("a connection");
+    let now = Clock::system().now();
+    let session = || CartSessionId { key: CartKey(Uuid::now_v7()), secret: [7; 16] };
+    // More than one request takes.
+    let carts: Vec<Cart> = (0..300).map(|_| Cart { version: 1, ..Cart::fresh(session(), now, LIFETIME) }).collect();
+    let images: Vec<CartImage> = carts.iter().map(|cart| CartImage::of(cart, now)).collect();
+    let both = |outcome: KeyOutcome| Shown { cart: outcome.clone(), session: outcome };
+    let first = mirror.show(&images).await.expect("an answer");
+    assert_eq!(first, vec![both(KeyOutcome::Shown); 300]);
+
+    let (newer, ended) = (&carts[200].id, &carts[299].id);
+    redis.ask(&["SET", &format!("session:{newer}"), "7"]);
+    redis.ask(&["DEL", &format!("session:{ended}")]);
+    redis.ask(&["SET", &format!("{{session:{ended}}}:version"), "9"]);
+    let mut expected = vec![both(KeyOutcome::Same); 300];
+    expected[200] = both(KeyOutcome::Newer("7".into()));
+    expected[299] = both(KeyOutcome::Newer("9".into()));
+    assert_eq!(mirror.show(&images).await.expect("an answer"), expected);
+    assert_eq!(lives_in(&redis, *ended), [-2, -2], "it is not brought back");
 }

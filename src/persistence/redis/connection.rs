@@ -134,7 +134,7 @@ impl MirrorConnection {
         shown.ok_or_else(|| MirrorError::Answer(String::new()))
     }
 
-    /// Shows carts; over these versions of their two keys too, where they are not empty.
+    /// Shows carts. A single one also over these versions of its two keys, where they are not empty.
     async fn show_over(&self, images: &[CartImage], [cart, session]: [&str; 2]) -> Result<Vec<Shown>, MirrorError> {
         match &self.wire {
             Wire::Server(server) => {
