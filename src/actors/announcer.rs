@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -182,8 +183,12 @@ impl Announcer {
 
     async fn tell(&self, parts: &AnnouncerParts, due: Vec<(InventoryId, Balance, Option<ProductId>)>) -> usize {
         let (mut inventories, mut messages) = (Vec::with_capacity(due.len()), Vec::with_capacity(due.len()));
-        for (inventory, balance, product) in due {
-            match self.message(parts, inventory, balance, product).await {
+        // Together, so that the store may read many rows by one query.
+        let made = due.into_iter().map(async |(inventory, balance, product)| {
+            (inventory, self.message(parts, inventory, balance, product).await)
+        });
+        for (inventory, message) in join_all(made).await {
+            match message {
                 Ok(Some(message)) => {
                     inventories.push(inventory);
                     messages.push(message);

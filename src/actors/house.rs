@@ -142,7 +142,7 @@ impl House {
         let mirror =
             redis.map_or_else(Mirror::off, |redis| Mirror::open(redis, Arc::clone(&built.store), built.clock.clone()));
         let (inventories, journal) = built.stock(&announcer, &mirror);
-        let catalogue = Arc::new(Catalogue::new(Arc::clone(&built.store)));
+        let catalogue = Catalogue::open(Arc::clone(&built.store));
         let carts = built.carts(&inventories, &journal, &catalogue, &mirror, rules);
         let mail = Arc::new(MailRoom::new(templates, mail_sender, mail_server.is_none()));
         let mailer = built.mailer(mail_server);

@@ -197,6 +197,19 @@ pub trait Accounts: Send + Sync {
     async fn secret(&self, name: &str, candidate: [u8; 32]) -> Result<[u8; 32], StoreError>;
 }
 
+/// A moment in the history of the products, as the database tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProductsMark(i64);
+
+/// What a look at the products' history found.
+#[derive(Debug)]
+pub struct ChangedProducts {
+    /// Where the next look is to go on.
+    pub mark: ProductsMark,
+    /// Those that may have changed; `None` when there are too many to name.
+    pub ids: Option<Vec<ProductId>>,
+}
+
 /// Products.
 #[async_trait]
 pub trait Catalogue: Send + Sync {
@@ -211,6 +224,9 @@ pub trait Catalogue: Send + Sync {
 
     /// Those of the products that there are, in any order.
     async fn products(&self, ids: &[ProductId]) -> Result<Vec<Product>, StoreError>;
+
+    /// Which products others may have changed since a look before this one. The first look names none.
+    async fn changed_products(&self, since: Option<ProductsMark>) -> Result<ChangedProducts, StoreError>;
 
     /// Lists products.
     ///

@@ -44,7 +44,7 @@ pub(super) fn is_undecodable(error: &sqlx::Error) -> bool {
     )
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub(super) struct ProductRow {
     pub(super) id: Uuid,
     sku: String,
@@ -79,9 +79,9 @@ impl TryFrom<ProductRow> for Product {
     }
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub(super) struct InventoryRow {
-    id: Uuid,
+    pub(super) id: Uuid,
     product_id: Uuid,
     sku: String,
     on_hand: i64,

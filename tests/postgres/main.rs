@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "a test fails where it stands")]
 
 mod census;
+mod changes;
 mod contention;
 mod cut;
 mod dump;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::postgres::PgConnection;
 use sqlx::{Encode, Postgres, QueryBuilder, Type};
+use uuid::Uuid;
 
 use crate::domain::ids::ProductId;
 use crate::domain::product::Product;
@@ -14,11 +15,21 @@ use crate::persistence::records::{
     Listed, NewInventory, Page, ProductChange, ProductFilter, ProductPatch, ProductSort,
 };
 use crate::persistence::rows::ProductRow;
-use crate::persistence::{Catalogue, StoreError};
+use crate::persistence::{Catalogue, ChangedProducts, ProductsMark, StoreError};
 
 use super::PostgresStore;
 use super::error::Answer;
 use super::inventories::insert_stock;
+use super::together::Identified;
+
+/// Changed products that are named at most.
+const CHANGED_MAX: i64 = 10_000;
+
+impl Identified for ProductRow {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+}
 
 #[async_trait]
 impl Catalogue for PostgresStore {
@@ -32,12 +43,7 @@ impl Catalogue for PostgresStore {
     }
 
     async fn product(&self, id: ProductId) -> Result<Option<Product>, StoreError> {
-        let row: Option<ProductRow> = sqlx::query_as("SELECT * FROM products WHERE id = $1")
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .answered()
-            .await?;
-        row.map(Product::try_from).transpose()
+        self.product_rows.row(id.0).await?.map(Product::try_from).transpose()
     }
 
     async fn products(&self, ids: &[ProductId]) -> Result<Vec<Product>, StoreError> {
@@ -47,6 +53,25 @@ impl Catalogue for PostgresStore {
             .answered()
             .await?;
         rows.into_iter().map(Product::try_from).collect()
+    }
+
+    /// A transaction that was under way at the last look has an identifier at or above the lowest one that was. One at or
+    /// above the next to be given out is none of this server's: it came with a copy of another's rows.
+    async fn changed_products(&self, since: Option<ProductsMark>) -> Result<ChangedProducts, StoreError> {
+        let since = since.map(|ProductsMark(mark)| mark.to_string());
+        let rows: Vec<(i64, Option<Uuid>)> = sqlx::query_as(
+            "SELECT pg_snapshot_xmin(seen)::text::bigint, products.id FROM pg_current_snapshot() AS seen \
+             LEFT JOIN products ON changed_by >= $1::xid8 AND changed_by < pg_snapshot_xmax(seen) LIMIT $2",
+        )
+        .bind(since)
+        .bind(CHANGED_MAX + 1)
+        .fetch_all(&self.pool)
+        .answered()
+        .await?;
+        let (mark, _) = rows.first().ok_or_else(|| StoreError::Corrupt("the server has no snapshot".to_owned()))?;
+        let ids: Vec<ProductId> = rows.iter().filter_map(|(_, id)| id.map(ProductId)).collect();
+        let named = i64::try_from(ids.len()).is_ok_and(|count| count <= CHANGED_MAX);
+        Ok(ChangedProducts { mark: ProductsMark(*mark), ids: named.then_some(ids) })
     }
 
     async fn list_products(&self, filter: &ProductFilter, page: &Page) -> Result<Listed<Product>, StoreError> {

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
+use uuid::Uuid;
 
 use crate::domain::ids::InventoryId;
 use crate::domain::stock::Move;
@@ -12,9 +13,16 @@ use crate::persistence::{Inventories, StoreError};
 
 use super::PostgresStore;
 use super::error::Answer;
+use super::together::Identified;
 
 /// What its cursors call the ledger of an inventory. Such a cursor names the next row to show.
 const LIST: &str = "movements";
+
+impl Identified for InventoryRow {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+}
 
 #[async_trait]
 impl Inventories for PostgresStore {
@@ -36,12 +44,7 @@ impl Inventories for PostgresStore {
     }
 
     async fn inventory(&self, id: InventoryId) -> Result<Option<Inventory>, StoreError> {
-        let row: Option<InventoryRow> = sqlx::query_as("SELECT * FROM inventories WHERE id = $1")
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .answered()
-            .await?;
-        Ok(row.map(Inventory::from))
+        Ok(self.inventory_rows.row(id.0).await?.map(Inventory::from))
     }
 
     /// Walks back from the newest row, or from the one that the cursor names.

@@ -18,6 +18,7 @@ mod outbox;
 mod seat;
 mod session;
 mod snapshot;
+mod together;
 mod upkeep;
 mod write;
 
@@ -30,8 +31,10 @@ use sqlx::{ConnectOptions, Postgres, Transaction};
 
 use super::StoreError;
 use super::clock::Clock;
+use super::rows::{InventoryRow, ProductRow};
 use error::{Answer, commit_error};
 use seat::JournalSeat;
+use together::Together;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -103,6 +106,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,
+    product_rows: Together<ProductRow>,
+    inventory_rows: Together<InventoryRow>,
     journal: JournalSeat,
     clock: Clock,
 }
@@ -117,8 +122,7 @@ impl PostgresStore {
         let connect = connect_options(&options.url)?;
         migrate(&connect).await?;
         let pool = session::pool(&connect, options.pool);
-        let store = Self { pool, journal: JournalSeat::new(connect), clock };
-        Ok(store)
+        Ok(Self::of(pool, JournalSeat::new(connect), clock))
     }
 
     /// Opens a database to verify it, beside servers that may be at work on it.
@@ -134,7 +138,13 @@ impl PostgresStore {
             return Err(OpenError::OtherVersion { place });
         }
         let pool = session::pool(&connect, 1);
-        Ok(Self { pool, journal: JournalSeat::closed(), clock: Clock::system() })
+        Ok(Self::of(pool, JournalSeat::closed(), Clock::system()))
+    }
+
+    fn of(pool: PgPool, journal: JournalSeat, clock: Clock) -> Self {
+        let product_rows = Together::new(&pool, "SELECT * FROM products WHERE id = ANY($1)");
+        let inventory_rows = Together::new(&pool, "SELECT * FROM inventories WHERE id = ANY($1)");
+        Self { pool, product_rows, inventory_rows, journal, clock }
     }
 
     /// Begins a transaction on a connection of the pool.
