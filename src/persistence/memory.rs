@@ -4,7 +4,7 @@
 //! last commits. As long as nobody else writes the same rows, that is how things are. The statements that write a batch
 //! name all of it, so they see whether it is; when it is not, the batch is done again, by looking first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map};
 
 use crate::domain::cart::{CartState, HoldState, LineChange};
 use crate::domain::ids::InventoryId;
@@ -23,9 +23,31 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// What a batch will find at `now`, if it can be told beforehand.
-    pub(super) fn expect(&self, works: &[Work], now: Timestamp) -> Option<Snapshot> {
-        Snapshot::expected(works, &self.inventories, now)
+    /// What a batch will find at `now`, if it can be told beforehand; `read` is what was read of the stock just now.
+    pub(super) fn expect(
+        &self,
+        works: &[Work],
+        read: HashMap<InventoryId, InventoryRow>,
+        now: Timestamp,
+    ) -> Option<Snapshot> {
+        Snapshot::expected(works, read, &self.inventories, now)
+    }
+
+    /// The inventories that have to be read before it can be told what a batch will find: those that are only to be read,
+    /// and those that are to be changed and not known.
+    pub(super) fn unread(&self, works: &[Work]) -> BTreeSet<InventoryId> {
+        let written = works.iter().filter_map(|work| match work {
+            Work::Write(entry) => Some(&entry.movements),
+            Work::Load(_) => None,
+        });
+        let changed: HashSet<InventoryId> = written.flatten().map(|movement| movement.inventory).collect();
+        let loaded = works.iter().filter_map(|work| match work {
+            Work::Load(inventory) => Some(*inventory),
+            Work::Write(_) => None,
+        });
+        let unknown = changed.iter().copied().filter(|inventory| !self.inventories.contains_key(inventory));
+        // What is changed too is told as the change leaves it.
+        unknown.chain(loaded.filter(|inventory| !changed.contains(inventory))).collect()
     }
 
     /// The plan was committed.
@@ -44,13 +66,17 @@ impl Memory {
 
 impl Snapshot {
     /// What a transaction will find at `now` if everything is as the entries say that they saw it, and the stock as it is
-    /// `known`. `None` when that does not say all that the batch needs, or says two things of one row.
-    fn expected(batch: &[Work], known: &HashMap<InventoryId, InventoryRow>, now: Timestamp) -> Option<Self> {
-        let mut found = Self { now, ..Self::empty() };
+    /// `known`, or `read`. `None` when that does not say all that the batch needs, or says two things of one row.
+    fn expected(
+        batch: &[Work],
+        read: HashMap<InventoryId, InventoryRow>,
+        known: &HashMap<InventoryId, InventoryRow>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let mut found = Self { now, inventories: read, ..Self::empty() };
         for work in batch {
-            match work {
-                Work::Load(_) => return None,
-                Work::Write(entry) => found.expect(entry, known)?,
+            if let Work::Write(entry) = work {
+                found.expect(entry, known)?;
             }
         }
         Some(found)
@@ -81,7 +107,9 @@ impl Snapshot {
             }
         }
         for movement in &entry.movements {
-            self.inventories.insert(movement.inventory, *known.get(&movement.inventory)?);
+            if let hash_map::Entry::Vacant(place) = self.inventories.entry(movement.inventory) {
+                place.insert(*known.get(&movement.inventory)?);
+            }
         }
         Some(())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::{Connection, Executor};
 use storekeeper::domain::cart::CartState;
-use storekeeper::domain::ids::{OrderId, ProductId};
+use storekeeper::domain::ids::{InventoryId, OrderId, ProductId};
 use storekeeper::domain::order::OrderStatus;
 use storekeeper::domain::stock::Balance;
 use storekeeper::domain::timestamp::Timestamp;
@@ -43,6 +43,39 @@ async fn it_is_one_statement_and_no_transaction_round_it() {
     node.write(resized(&cart, &stock, 0, node.clock.now()).1).await;
     assert!(begun.try_recv().is_err(), "no transaction was begun");
     assert_eq!(beside.balance(&stock).await, Balance { on_hand: 11, held: 0, seq: 5 });
+    beside.assert_in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stock_that_is_not_known_is_read_before_it_and_no_transaction_round_that() {
+    let server = tokio::task::spawn_blocking(|| Server::new(Durability::None)).await.expect("a server");
+    let database = Database::of(&server);
+    let proxy = Proxy::to(server.socket()).await;
+    let (node, beside) = (Node::on(&proxy.url(&database.name)).await, Node::on(&database.url).await);
+    let stocks = [beside.stock(10).await, beside.stock(20).await, beside.stock(30).await];
+    let [familiar, unknown, looked_at] = &stocks;
+    known(&node, familiar).await;
+    let mut begun = proxy.arm("BEGIN", Fault::CutBefore);
+    let nobodys = InventoryId(Uuid::now_v7());
+    let mut batch = works(vec![moved(familiar, -2), moved(unknown, -3)]);
+    batch.extend([looked_at.inventory, familiar.inventory, unknown.inventory, nobodys].map(Work::Load));
+    batch.extend(works(vec![moved(unknown, 5)]));
+    let committed = node.store.commit(Uuid::now_v7(), &batch).await.expect("a commit");
+    let told: Vec<Option<i64>> = committed
+        .done
+        .iter()
+        .map(|done| match done {
+            Done::Applied(applied) => applied.balances.first().map(|balance| balance.on_hand),
+            Done::Loaded(balance) => balance.map(|balance| balance.on_hand),
+            Done::Refused(refusal) => panic!("{refusal:?}"),
+        })
+        .collect();
+    // What is changed in the batch is told as the batch leaves it.
+    assert_eq!(told, [Some(9), Some(17), Some(30), Some(9), Some(22), None, Some(22)]);
+    assert!(begun.try_recv().is_err(), "no transaction was begun");
+    for (stock, on_hand) in stocks.iter().zip([9, 22, 30]) {
+        assert_eq!(beside.balance(stock).await.on_hand, on_hand);
+    }
     beside.assert_in_order().await;
 }
 
@@ -169,10 +202,11 @@ async fn what_another_server_commits_while_it_waits_for_the_lock_counts() {
         ("a cart", "UPDATE cart_sessions SET version = version + 1"),
         ("a product", "UPDATE products SET version = version + 1"),
         ("nothing", "UPDATE inventories SET on_hand = on_hand"),
+        ("stock that was read", RECEIPT),
     ];
     for (what, change) in changes {
         let database = Database::new();
-        let node = Node::on(&database.url).await;
+        let mut node = Node::on(&database.url).await;
         let stock = node.stock(10).await;
         let cart = node.cart(&stock, 2).await;
         let mut entry = resized(&cart, &stock, 3, node.clock.now()).1;
@@ -180,7 +214,13 @@ async fn what_another_server_commits_while_it_waits_for_the_lock_counts() {
         let (mut holder, mut observer) =
             (connect(&database.url).await.expect("a connection"), connect(&database.url).await.expect("a connection"));
         holder.execute("BEGIN").await.expect("begun");
-        known(&node, &stock).await;
+        if what == "stock that was read" {
+            // A node that knows other stock only.
+            node = Node::on(&database.url).await;
+            known(&node, &node.stock(1).await).await;
+        } else {
+            known(&node, &stock).await;
+        }
         holder.execute(change).await.expect("a change");
         let waiting = tokio::spawn(async move {
             let done = node.decided(vec![entry, moved(&stock, 1)]).await;
@@ -193,6 +233,7 @@ async fn what_another_server_commits_while_it_waits_for_the_lock_counts() {
         let (on_hand, held) = (applied.balances[0].on_hand, node.balance(&stock).await.held);
         match what {
             "stock" => assert_eq!((refusal(&done[0]), on_hand, held), (None, 17, 3), "{what}"),
+            "stock that was read" => assert_eq!((refusal(&done[0]), on_hand, held), (None, 16, 3), "{what}"),
             "a cart" => assert_eq!((refusal(&done[0]), held), (Some(&Refusal::SessionChanged), 2)),
             "a product" => {
                 let refused = Refusal::ProductChanged { product: stock.product };

@@ -1,12 +1,13 @@
 //! When the journal may expect to find things as it knows them, on a database that several servers share.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::domain::ids::ProductId;
+use crate::domain::ids::{InventoryId, ProductId};
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::entry::Work;
 use crate::persistence::memory::Memory;
-use crate::persistence::plan::{Needs, Plan, Snapshot};
+use crate::persistence::plan::{InventoryRow, Needs, Plan, Snapshot};
 
 /// After an expectation was wrong, somebody else is at work on the same rows: for so long the journal looks first.
 const DOUBT: Duration = Duration::from_secs(1);
@@ -31,13 +32,26 @@ pub(super) struct Expectation {
 }
 
 impl Expectation {
-    /// What the batch will find at `now`, if it can be told beforehand.
-    pub(super) fn of<'a>(&self, works: &[Work], needs: &'a Needs, now: Timestamp) -> Option<(Expected<'a>, Snapshot)> {
+    /// Whether to rely on it now.
+    pub(super) fn is_trusted(&self) -> bool {
         let recently = |event: Option<Instant>, span| event.is_some_and(|at: Instant| at.elapsed() < span);
-        if recently(self.doubted, DOUBT) || !recently(self.committed, TRUSTED_IDLE) {
-            return None;
-        }
-        let snapshot = self.memory.expect(works, now)?;
+        !recently(self.doubted, DOUBT) && recently(self.committed, TRUSTED_IDLE)
+    }
+
+    /// The inventories of which the batch needs to know more than is known.
+    pub(super) fn unread(&self, works: &[Work]) -> BTreeSet<InventoryId> {
+        self.memory.unread(works)
+    }
+
+    /// What the batch will find at `now`, if it can be told beforehand, with what was `read` just now.
+    pub(super) fn of<'a>(
+        &self,
+        works: &[Work],
+        needs: &'a Needs,
+        read: HashMap<InventoryId, InventoryRow>,
+        now: Timestamp,
+    ) -> Option<(Expected<'a>, Snapshot)> {
+        let snapshot = self.memory.expect(works, read, now)?;
         let mut products: Vec<(ProductId, i64)> = snapshot.products.iter().map(|(id, seen)| (*id, *seen)).collect();
         products.sort_unstable();
         Some((Expected { needs, products }, snapshot))

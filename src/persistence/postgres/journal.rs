@@ -1,22 +1,25 @@
 //! The journal's transaction on PostgreSQL.
 //!
 //! Most batches are written by one statement, which is a transaction of its own, in the expectation that things are as
-//! the entries saw them (`expected.rs`). Where that does not hold, or can not be told, a transaction looks first, in four
+//! the entries saw them (`expected.rs`); stock that nobody here knows, or that is only asked for, is read first, without a lock. Where that does not hold, or can not be told, a transaction looks first, in four
 //! round trips: begin with the batch's identifier; lock and read what the batch needs; write what it comes to; commit.
 //!
 //! The identifier comes first, so that a batch which is handed in again because its commit was not answered waits for
 //! the earlier try to end, and then finds out what became of it. Between locks and commit other servers wait, so what
 //! the plan says stays true until it is written; the statements name what was seen all the same, and count the rows.
 
+use std::collections::{BTreeSet, HashMap};
+
 use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use crate::domain::ids::InventoryId;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::clock::Clock;
 use crate::persistence::entry::{Committed, Work};
-use crate::persistence::plan::{Needs, Plan};
+use crate::persistence::plan::{InventoryRow, Needs, Plan};
 use crate::persistence::{CommitError, Journal, StoreError};
 
 use super::PostgresStore;
@@ -97,7 +100,12 @@ impl PostgresStore {
         works: &[Work],
         needs: &Needs,
     ) -> Option<Result<Committed, CommitError>> {
-        let (expected, found) = seat.expectation.of(works, needs, self.clock.now())?;
+        if !seat.expectation.is_trusted() || works.iter().all(|work| matches!(work, Work::Load(_))) {
+            return None;
+        }
+        let unread = seat.expectation.unread(works);
+        let read = if unread.is_empty() { HashMap::new() } else { self.read_stock(seat, unread).await? };
+        let (expected, found) = seat.expectation.of(works, needs, read, self.clock.now())?;
         let plan = Plan::of(works, found);
         // A refusal is not to rest on what was only expected.
         if plan.refuses() {
@@ -125,6 +133,24 @@ impl PostgresStore {
                 Some(Err(CommitError::Unknown { planned: plan.into_committed(), source }))
             }
         }
+    }
+}
+
+impl PostgresStore {
+    /// Reads what is in stock, without a lock: whoever relies on it names what they saw. `None` when it can not be read here.
+    async fn read_stock(
+        &self,
+        seat: &mut Seat,
+        inventories: BTreeSet<InventoryId>,
+    ) -> Option<HashMap<InventoryId, InventoryRow>> {
+        let (mut connection, _) = seat.take().await.ok()?;
+        let needs = Needs { inventories, ..Needs::default() };
+        let Ok(found) = snapshot::read(&mut connection, &needs, false, &self.clock).await else {
+            seat.expectation.forget();
+            return None;
+        };
+        seat.keep(connection);
+        Some(found.inventories)
     }
 }
 

@@ -155,7 +155,7 @@ pub(super) async fn write_at_once(
     writing.change("batch", 1, "INSERT INTO journal_batches (id, at) SELECT * FROM unnest(", ") AS new", |part| {
         part.column(std::iter::once(batch)).column(std::iter::once(plan.now.0));
     });
-    add_locks(&mut writing, expected);
+    add_locks(&mut writing, expected, plan);
     add_plan(&mut writing, plan);
     let Writing { mut query, counted, .. } = writing;
     // One after the other from the left: the parts run in this order, and then those that nobody counts.
@@ -176,7 +176,7 @@ pub(super) async fn write_at_once(
 
 /// The locks that a batch takes before it writes. A line is nobody's who has not its session, so those of the sessions are
 /// enough for the lines.
-fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>) {
+fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>, plan: &Plan<'_>) {
     writing.lock(
         "session",
         needs.sessions.len(),
@@ -197,11 +197,11 @@ fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>)
     );
     writing.lock(
         "stock",
-        needs.inventories.len(),
+        plan.balances.len(),
         "SELECT 1 FROM inventories WHERE id = ANY(",
         ") ORDER BY id FOR UPDATE",
         |part| {
-            part.column(needs.inventories.iter().map(|id| id.0));
+            part.column(plan.balances.iter().map(|row| row.id.0));
         },
     );
     writing.lock(

@@ -65,7 +65,10 @@ impl SqliteStore {
     /// What a batch comes to if all is as it is known to be, and the products whose versions that rests on; not when it
     /// refuses an entry: a refusal does not rest on what was only expected.
     fn expected<'w>(&self, works: &'w [Work]) -> Option<(Plan<'w>, Vec<(ProductId, i64)>)> {
-        let expected = self.memory().expect(works, self.clock.now())?;
+        let memory = self.memory();
+        // What is read only is not known from before.
+        let expected =
+            memory.expect(works, HashMap::new(), self.clock.now()).filter(|_| memory.unread(works).is_empty())?;
         let products = expected.products.iter().map(|(id, seen)| (*id, *seen)).collect();
         Some((Plan::of(works, expected), products)).filter(|(plan, _)| !plan.refuses())
     }
