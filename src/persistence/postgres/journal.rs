@@ -1,8 +1,9 @@
 //! The journal's transaction on PostgreSQL.
 //!
 //! Most batches are written by one statement, which is a transaction of its own, in the expectation that things are as
-//! the entries saw them (`expected.rs`); stock that nobody here knows, or that is only asked for, is read first, without a lock. Where that does not hold, or can not be told, a transaction looks first, in four
-//! round trips: begin with the batch's identifier; lock and read what the batch needs; write what it comes to; commit.
+//! the entries saw them (`expected.rs`); stock that nobody here knows, or that is only asked for, is read before it, without
+//! a lock. Where the expectation does not hold, or can not be told, a transaction looks first, in four round trips: begin
+//! with the batch's identifier; lock and read what the batch needs; write what it comes to; commit.
 //!
 //! The identifier comes first, so that a batch which is handed in again because its commit was not answered waits for
 //! the earlier try to end, and then finds out what became of it. Between locks and commit other servers wait, so what
@@ -134,9 +135,7 @@ impl PostgresStore {
             }
         }
     }
-}
 
-impl PostgresStore {
     /// Reads what is in stock, without a lock: whoever relies on it names what they saw. `None` when it can not be read here.
     async fn read_stock(
         &self,

@@ -56,9 +56,9 @@ where
     /// What the query says.
     pub(super) async fn row(&self, id: Uuid) -> Result<Option<R>, StoreError> {
         let (answer, row) = oneshot::channel();
-        let ended = |()| StoreError::Unavailable(no_answer());
-        self.questions.send((id, answer)).await.map_err(|_| ended(()))?;
-        row.await.map_err(|_| ended(()))?
+        let unanswered = || StoreError::Unavailable(no_answer());
+        self.questions.send((id, answer)).await.map_err(|_| unanswered())?;
+        row.await.map_err(|_| unanswered())?
     }
 }
 
