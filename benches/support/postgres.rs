@@ -155,23 +155,26 @@ impl Rows for Writer {
         let written = sqlx::query(
             "WITH balance AS (
                  UPDATE inventories SET held = new.held, seq = new.seq, last_movement = last, updated_at = $10
-                 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) AS new (product, last, seq, held)
+                 FROM (SELECT unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::bigint[])) AS
+                     new (product, last, seq, held)
                  WHERE id = product
              ), movement AS (
                  INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change,
                      held_change, on_hand, held, cart_key, actor, at)
                  SELECT id, previous, product, seq, 'hold', 'OUT', 1, 0, 1, on_hand, held, cart, 'guest', $10
-                 FROM unnest($5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::bigint[], $11::bigint[],
-                     $12::bigint[]) AS new (id, previous, product, cart, seq, on_hand, held)
+                 FROM (SELECT unnest($5::uuid[]), unnest($6::uuid[]), unnest($7::uuid[]), unnest($8::uuid[]),
+                     unnest($9::bigint[]), unnest($11::bigint[]), unnest($12::bigint[])) AS new (id, previous,
+                     product, cart, seq, on_hand, held)
              ), session AS (
                  INSERT INTO cart_sessions (key, secret, state, version, created_at, expires_at)
                  SELECT cart, secret, 'open', 1, $10, $10 + $14
-                 FROM unnest($8::uuid[], $13::bytea[]) AS new (cart, secret)
+                 FROM (SELECT unnest($8::uuid[]), unnest($13::bytea[])) AS new (cart, secret)
              ), batch AS (
                  INSERT INTO journal_batches (id, at) VALUES ($15, $10)
              )
              INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state)
-             SELECT cart, 1, product, product, 1, 'open' FROM unnest($8::uuid[], $7::uuid[]) AS new (cart, product)",
+             SELECT cart, 1, product, product, 1, 'open' FROM (SELECT unnest($8::uuid[]), unnest($7::uuid[])) AS new
+                 (cart, product)",
         )
         .bind(column(&batch.changes, |change| change.product))
         .bind(column(&batch.changes, |change| change.last.id))
@@ -195,20 +198,19 @@ impl Rows for Writer {
 
     async fn sell(&mut self, batch: &Batch<Sale>) {
         let sales = &batch.all;
-        let events: Vec<_> =
-            sales.iter().flat_map(|sale| sale.events.iter().map(|event| (sale.order, event))).collect();
         let written = sqlx::query(
             "WITH balance AS (
                  UPDATE inventories SET on_hand = new.on_hand, held = new.held, seq = new.seq, last_movement = last,
                      updated_at = $11
-                 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
-                     AS new (product, last, seq, held, on_hand) WHERE id = product
+                 FROM (SELECT unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::bigint[]),
+                     unnest($5::bigint[])) AS new (product, last, seq, held, on_hand) WHERE id = product
              ), movement AS (
                  INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change,
                      held_change, on_hand, held, cart_key, order_id, actor, at)
                  SELECT id, previous, product, seq, 'sale', 'OUT', 1, -1, -1, on_hand, held, cart, sold, buyer::text, $11
-                 FROM unnest($6::uuid[], $7::uuid[], $8::uuid[], $9::uuid[], $10::uuid[], $12::bigint[], $13::bigint[],
-                     $14::bigint[], $20::uuid[]) AS new (id, previous, product, cart, sold, seq, held, on_hand, buyer)
+                 FROM (SELECT unnest($6::uuid[]), unnest($7::uuid[]), unnest($8::uuid[]), unnest($9::uuid[]),
+                     unnest($10::uuid[]), unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::bigint[]),
+                     unnest($18::uuid[])) AS new (id, previous, product, cart, sold, seq, held, on_hand, buyer)
              ), session AS (
                  UPDATE cart_sessions SET state = 'ordered', version = 2 WHERE key = ANY($9)
              ), hold AS (
@@ -217,17 +219,18 @@ impl Rows for Writer {
                  INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total,
                      status, sequence, created_at, updated_at)
                  SELECT id, cart, buyer, 'Buyer', 'buyer@example.org', 'EUR', 1999, 0, 1999, 'PENDING', 1, $11, $11
-                 FROM unnest($10::uuid[], $9::uuid[], $20::uuid[]) AS new (id, cart, buyer)
+                 FROM (SELECT unnest($10::uuid[]), unnest($9::uuid[]), unnest($18::uuid[])) AS new (id, cart, buyer)
              ), item AS (
                  INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total)
                  SELECT id, 0, product, product, 'Tea 0', 'SKU-0', 1999, 1, 1999
-                 FROM unnest($10::uuid[], $8::uuid[]) AS new (id, product)
+                 FROM (SELECT unnest($10::uuid[]), unnest($8::uuid[])) AS new (id, product)
              ), batch AS (
-                 INSERT INTO journal_batches (id, at) VALUES ($19, $11)
+                 INSERT INTO journal_batches (id, at) VALUES ($17, $11)
              )
-             INSERT INTO outbox (id, order_id, queue, payload, at)
-             SELECT id, sold, queue, payload, $11
-             FROM unnest($15::uuid[], $16::uuid[], $17::text[], $18::text[]) AS new (id, sold, queue, payload)",
+             INSERT INTO outbox (order_id, sequence, to_status, cart_key, cart_secret, document, at)
+             SELECT sold, 1, 'PENDING', cart, secret, document, $11
+             FROM (SELECT unnest($10::uuid[]), unnest($9::uuid[]), unnest($15::bytea[]), unnest($16::text[])) AS new
+                 (sold, cart, secret, document)",
         )
         .bind(column(&batch.changes, |change| change.product))
         .bind(column(&batch.changes, |change| change.last.id))
@@ -243,10 +246,8 @@ impl Rows for Writer {
         .bind(column(sales, |sale| sale.movement.seq))
         .bind(column(sales, |sale| sale.movement.held))
         .bind(column(sales, |sale| sale.movement.on_hand))
-        .bind(column(&events, |(_, (_, id, _))| *id))
-        .bind(column(&events, |(order, _)| *order))
-        .bind(column(&events, |(_, (queue, ..))| *queue))
-        .bind(events.iter().map(|(_, (.., payload))| payload.as_str()).collect::<Vec<_>>())
+        .bind(sales.iter().map(|sale| &sale.hold.secret[..]).collect::<Vec<_>>())
+        .bind(sales.iter().map(|sale| sale.document.as_str()).collect::<Vec<_>>())
         .bind(batch.id)
         .bind(column(sales, |sale| sale.buyer))
         .execute(&mut self.0)

@@ -182,7 +182,11 @@ impl Rows for Writer {
                 "(?, 0, ?, ?, 'Tea 0', 'SKU-0', 1999, 1, 1999)",
                 sales.len(),
             ),
-            insert("outbox (id, order_id, queue, payload, at)", "(?, ?, ?, ?, ?)", 3 * sales.len()),
+            insert(
+                "outbox (order_id, sequence, to_status, cart_key, cart_secret, document, at)",
+                "(?, 1, 'PENDING', ?, ?, ?, ?)",
+                sales.len(),
+            ),
         ];
         let mut query = begun(text.concat() + "COMMIT", batch);
         for Sale { hold, order, buyer, movement, .. } in sales {
@@ -197,10 +201,8 @@ impl Rows for Writer {
         for Sale { hold, order, .. } in sales {
             query = query.bind(order).bind(hold.product).bind(hold.product);
         }
-        for Sale { order, events, .. } in sales {
-            for (queue, id, payload) in events {
-                query = query.bind(id).bind(order).bind(*queue).bind(payload.as_str()).bind(at);
-            }
+        for Sale { hold, order, document, .. } in sales {
+            query = query.bind(order).bind(hold.cart).bind(&hold.secret[..]).bind(document.as_str()).bind(at);
         }
         query.execute(&mut self.0).await.expect("the rows are written");
     }

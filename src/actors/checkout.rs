@@ -1,5 +1,5 @@
 //! A checkout, from the claimed cart to the order: one journal entry that ends the cart, sells its holds, places the
-//! order and writes its events. And the later changes of an order, each one entry too.
+//! order and puts it into the outbox. And the later changes of an order, each one entry too.
 //!
 //! Called by the order coordinator, on a task of its own each.
 
@@ -9,16 +9,15 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::domain::cart::{Cart, CartState};
-use crate::domain::ids::{EventId, MovementId, OrderId, ProductId, UserId};
+use crate::domain::ids::{MovementId, OrderId, ProductId, UserId};
 use crate::domain::order::{OrderLine, OrderStatus, Totals};
 use crate::domain::stock::Move;
 use crate::domain::timestamp::Timestamp;
-use crate::messaging::documents::{ClearCartDocument, OrderDocument, OrderStatusDocument};
-use crate::messaging::{CLEAR_CART, ORDER_STATUS, SEND_EMAIL};
+use crate::messaging::documents::OrderDocument;
 use crate::observability::trace;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
-use crate::persistence::entry::{Applied, Entry, NewEvent, NewMovement, OrderChange, Refusal, Remember};
+use crate::persistence::entry::{Applied, Entry, NewMovement, OrderChange, Refusal, Remember};
 use crate::persistence::records::{Order, OrderedLine};
 
 use super::cart::{Became, NotClaimed};
@@ -96,7 +95,7 @@ pub(super) async fn checkout(
         };
         let document = json_of(&OrderDocument::of(&order))?;
         let order = Arc::new(order);
-        let entry = placing(&claim.cart, &order, &document, versions, command)?;
+        let entry = placing(&claim.cart, &order, &document, versions, command);
         parts.faults.pass(ActorKind::Orders, Moment::During, None).await;
         match parts.journal.write(entry, command.deadline).await {
             Ok(_) => {
@@ -183,26 +182,16 @@ fn placing(
     document: &str,
     versions: Vec<(ProductId, i64)>,
     command: &Command<Order>,
-) -> Result<Entry, CommandError> {
+) -> Entry {
     let mut entry = ending(cart, CartState::Ordered, &command.actor);
     for movement in &mut entry.movements {
         movement.order = Some(order.id);
     }
-    entry.order = Some(OrderChange::Place(Arc::clone(order)));
+    entry.order = Some(OrderChange::Place { order: Arc::clone(order), document: document.to_owned() });
+    entry.traceparent = trace::current_traceparent();
     entry.products = versions;
     entry.remember = remember(command.remember.as_ref(), (**order).clone());
-    let placed = OrderStatusDocument::of(order.id, None, order.status, order.sequence, order.created_at);
-    let clear = ClearCartDocument { cart_session_id: cart.id, order_id: order.id };
-    entry.events = vec![
-        event(order.id, ORDER_STATUS, json_of(&placed)?),
-        event(order.id, SEND_EMAIL, document.to_owned()),
-        event(order.id, CLEAR_CART, json_of(&clear)?),
-    ];
-    Ok(entry)
-}
-
-fn event(order: OrderId, queue: &'static str, payload: String) -> NewEvent {
-    NewEvent { id: EventId(Uuid::now_v7()), order, queue, payload, traceparent: trace::current_traceparent() }
+    entry
 }
 
 fn json_of(document: &impl serde::Serialize) -> Result<String, CommandError> {
@@ -268,7 +257,6 @@ fn transition_entry(
         actor: Arc::clone(&command.actor),
     };
     let cancelled = transition.to == OrderStatus::Cancelled;
-    let status = OrderStatusDocument::of(seen.id, Some(seen.status), after.status, after.sequence, after.updated_at);
     let remember = command.remember.as_ref().map(|named| {
         let (render, after) = (Arc::clone(&named.render), after.clone());
         let with_time = move |applied: &Applied| render(&Order { updated_at: applied.at, ..after.clone() });
@@ -280,9 +268,10 @@ fn transition_entry(
             id: seen.id,
             seen: seen.status,
             to: transition.to,
+            sequence: after.sequence,
             payment_reference: transition.payment_reference.clone(),
         }),
-        events: vec![event(seen.id, ORDER_STATUS, json_of(&status)?)],
+        traceparent: trace::current_traceparent(),
         mails: vec![parts.mail.order_status(after, parts.clock.now())?],
         remember,
         ..Entry::default()

@@ -1,5 +1,5 @@
-//! The outbox relay: takes events from the outbox to the bus, whole orders at a time and in order, and marks those
-//! that the bus has confirmed.
+//! The outbox relay: tells the bus of changes of orders, whole orders at a time and in order, and marks those of which it
+//! has confirmed all events.
 //!
 //! It claims by a short lease and holds no transaction while it publishes. What was not confirmed, or confirmed but
 //! not marked because the program died between, is published again. While there is nobody to publish to, it claims
@@ -8,6 +8,7 @@
 //! While a crowd places orders here, it gives way to them: what follows an order costs more than the order does, and somebody
 //! waits for that. It gives way for a limited time, then it works until the outbox is empty (ADR 10).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,19 +17,19 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::domain::ids::EventId;
-use crate::messaging::bus::{self, EventBus};
+use crate::messaging::bus::{EventBus, Message};
+use crate::messaging::order_events;
 use crate::observability::trace;
 use crate::persistence::clock::Clock;
-use crate::persistence::records::OutboxEvent;
+use crate::persistence::records::OutboxRecord;
 use crate::persistence::{SharedStore, StoreError};
 
 use super::faults::{Faults, Moment};
 use super::periodic::{Job, PeriodicHandle};
 use super::supervision::ActorKind;
 
-/// Events claimed at a time.
-const CLAIM_MAX: u32 = 500;
+/// Changes of orders claimed at a time; one has three events at most.
+const CLAIM_MAX: u32 = 200;
 /// How long a claim lasts. Longer than publishing takes; a relay that died is followed after it.
 const LEASE: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody says that there is something.
@@ -144,61 +145,69 @@ impl Courtesy {
     }
 }
 
-/// Publishes one claim; gives how many events are out.
+/// Publishes one claim; gives of how many changes all events are out.
 async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
     if !parts.bus.is_ready() {
         return Ok(0);
     }
     let now = parts.clock.now();
     let lease_until = now.plus(LEASE);
-    let events = parts.store.claim_events(now, lease_until, CLAIM_MAX).await?;
-    if events.is_empty() {
+    let changes = parts.store.claim_changes(now, lease_until, CLAIM_MAX).await?;
+    if changes.is_empty() {
         return Ok(0);
     }
     parts.faults.pass(ActorKind::Relay, Moment::During, None).await;
-    let spans: Vec<Span> = events.iter().map(publishing).collect();
-    let messages: Vec<bus::Message> = events.iter().zip(&spans).map(|(event, span)| message(event, span)).collect();
+    let mut messages = Vec::with_capacity(3 * changes.len());
+    // How many messages there are up to each change's last one.
+    let mut ends = Vec::with_capacity(changes.len());
+    for change in &changes {
+        let events = order_events::messages(change).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        messages.extend(events);
+        ends.push(messages.len());
+    }
+    let spans: Vec<Span> = messages.iter_mut().map(publishing).collect();
     let confirmed = parts.bus.publish(&messages).await;
     drop(spans);
     parts.faults.pass(ActorKind::Relay, Moment::After, None).await;
-    let published = in_order(&events, &confirmed);
+    let published = in_order(&changes, &ends, &confirmed);
     parts.store.mark_published(&published, parts.clock.now()).await?;
-    if published.len() < events.len() {
-        let all: Vec<EventId> = events.iter().map(|event| event.id).collect();
-        parts.store.release_events(&all, lease_until).await?;
+    if published.len() < changes.len() {
+        let all: Vec<i64> = changes.iter().map(|change| change.position).collect();
+        parts.store.release_changes(&all, lease_until).await?;
     }
     Ok(published.len())
 }
 
-/// The events that are out. One that follows an unconfirmed one of the same order counts as not out: it is published
-/// again behind that, so that the last thing said of an order is the newest.
-fn in_order(events: &[OutboxEvent], confirmed: &[bool]) -> Vec<EventId> {
-    let mut held_up = std::collections::HashSet::new();
-    let mut out = Vec::with_capacity(events.len());
-    for (event, confirmed) in events.iter().zip(confirmed) {
-        if *confirmed && !held_up.contains(&event.order) {
-            out.push(event.id);
+/// The positions of the changes that are told. One that follows, in the same order, one of which a message is unconfirmed counts
+/// as not told: it is published again behind that, so that the last thing said of an order is the newest.
+///
+/// `ends` has for each change how many messages there are up to its last one, `confirmed` whether each of those is.
+fn in_order(changes: &[OutboxRecord], ends: &[usize], confirmed: &[bool]) -> Vec<i64> {
+    let mut held_up = HashSet::new();
+    let mut told = Vec::with_capacity(changes.len());
+    let mut begin = 0;
+    for (change, end) in changes.iter().zip(ends) {
+        let is_out = confirmed.get(begin..*end).is_some_and(|events| events.iter().all(|confirmed| *confirmed));
+        begin = *end;
+        if is_out && !held_up.contains(&change.order) {
+            told.push(change.position);
         } else {
-            held_up.insert(event.order);
+            held_up.insert(change.order);
         }
     }
-    out
+    told
 }
 
-/// The span of an event's way to the bus, in the trace of what caused it; none where no traces are exported.
-fn publishing(event: &OutboxEvent) -> Span {
-    let Some(traceparent) = event.traceparent.as_ref().filter(|_| trace::is_exporting()) else { return Span::none() };
-    let span =
-        tracing::info_span!(parent: None, "publish", queue = event.queue, message = %event.id, otel.kind = "producer");
+/// The span of a message's way to the bus, in the trace of what caused it; none where no traces are exported. Whoever gets the
+/// message goes on from there.
+fn publishing(message: &mut Message) -> Span {
+    let Some(traceparent) = message.traceparent.as_ref().filter(|_| trace::is_exporting()) else { return Span::none() };
+    let span = tracing::info_span!(parent: None, "publish", queue = message.queue, message = message.id, otel.kind = "producer");
     trace::set_parent(&span, traceparent);
+    if let Some(here) = span.in_scope(trace::current_traceparent) {
+        message.traceparent = Some(here);
+    }
     span
-}
-
-fn message(event: &OutboxEvent, span: &Span) -> bus::Message {
-    // Whoever gets it goes on with the trace, also where this server exports none.
-    let traceparent = span.in_scope(trace::current_traceparent).or_else(|| event.traceparent.clone());
-    let OutboxEvent { id, queue, payload, at, .. } = event.clone();
-    bus::Message { id: id.to_string(), queue, payload, at, traceparent }
 }
 
 #[cfg(test)]
@@ -207,6 +216,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::OrderId;
+    use crate::domain::order::OrderStatus;
     use crate::domain::timestamp::Timestamp;
 
     #[tokio::test(start_paused = true)]
@@ -256,16 +266,19 @@ mod tests {
 
     #[test]
     fn nothing_of_an_order_overtakes_what_did_not_go_out() {
-        let event = |id, order| OutboxEvent {
-            id: EventId(Uuid::from_u128(id)),
+        let change = |position, order| OutboxRecord {
+            position,
             order: OrderId(Uuid::from_u128(order)),
-            queue: "order-status".into(),
-            payload: "{}".into(),
+            sequence: position,
+            from: None,
+            to: OrderStatus::Pending,
+            placed: None,
             at: Timestamp(0),
             traceparent: None,
         };
-        let events = [event(1, 1), event(2, 2), event(3, 1), event(4, 2)];
-        let out = in_order(&events, &[false, true, true, true]);
-        assert_eq!(out, [events[1].id, events[3].id]);
+        let changes = [change(1, 1), change(2, 2), change(3, 1), change(4, 2), change(5, 3)];
+        // Of the first one two of three messages are out, of the last one nobody said anything.
+        let ends = [3, 4, 5, 6, 7];
+        assert_eq!(in_order(&changes, &ends, &[true, false, true, true, true, true]), [2, 4]);
     }
 }

@@ -67,10 +67,6 @@ id!(
     MovementId
 );
 id!(
-    /// An event of the outbox; consumers do each once.
-    EventId
-);
-id!(
     /// An e-mail kept or sent.
     EmailId
 );

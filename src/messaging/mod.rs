@@ -8,6 +8,7 @@ pub mod bus;
 pub mod documents;
 pub mod letter;
 pub mod mail;
+pub mod order_events;
 pub mod smtp;
 pub mod stock_changed;
 

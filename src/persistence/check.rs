@@ -6,9 +6,9 @@
 //! row of an outer join with each of the other side. So a million ledger rows take seconds. A rule looks at as little
 //! as it can, so that one fault breaks few rules and the rule that is broken names it.
 //!
-//! Published events are removed after a while ([`forget`](super::forget)), from the oldest on, and `outbox_horizon` says
-//! how far. So an order from after it must have all of its events, an older one those that are behind it: of the events
-//! of one order only the first may be missing, never one between two others, never the last change from after it.
+//! Changes of orders that were told are removed after a while ([`forget`](super::forget)), from the oldest on, and
+//! `outbox_horizon` says how far. So an order from after it must have all of its changes in the outbox, an older one those
+//! that are behind it: only the first ones may be missing, never one between two others, never the last one from after it.
 
 use std::iter;
 
@@ -31,8 +31,6 @@ enum Broken {
     Text(&'static str),
     /// The dialect's own.
     Ledger,
-    /// The dialect's own.
-    Events,
 }
 
 /// What must be true, and how many things it is said of.
@@ -49,8 +47,6 @@ pub(super) struct Dialect {
     pub(super) text_of_id: &'static str,
     /// The audit of the ledger's chains and totals.
     pub(super) ledger: &'static str,
-    /// The audit of the orders' events.
-    pub(super) events: &'static str,
 }
 
 /// What breaks a rule: the rule's place in its audit, how many break it, and the identifier of one.
@@ -62,7 +58,6 @@ impl Audit {
         let broken = match self.broken {
             Broken::Text(text) => text.replace("hex(", dialect.text_of_id),
             Broken::Ledger => dialect.ledger.to_owned(),
-            Broken::Events => dialect.events.to_owned(),
         };
         format!(
             "WITH broken (rule, id) AS ({broken}), numbered AS ( \
@@ -290,23 +285,39 @@ pub(super) const AUDITS: [Audit; 13] = [
     Audit {
         rules: &[Rule {
             invariant: 5,
-            says: "an order has its events in the outbox, but for those that were removed after their time, the oldest \
-                   first: one send-email, one clear-cart, one order-status a change, numbered as they were written",
+            says: "an order has its changes in the outbox, but for those that were removed after their time, the oldest \
+                   first: each once, numbered as they were made, the last one to where the order stands",
             checked: ORDERS,
         }],
-        broken: Broken::Events,
+        broken: Broken::Text(
+            "
+            SELECT 0, hex(id) FROM (
+                SELECT id, sequence, created_at, updated_at, first, last, coalesce(many, 0) AS many,
+                       coalesce((SELECT at FROM outbox_horizon), -1) AS horizon
+                FROM orders LEFT JOIN (
+                    SELECT order_id, count(*) AS many, min(sequence) AS first, max(sequence) AS last
+                    FROM outbox GROUP BY order_id
+                ) AS changes ON order_id = id
+            ) AS told WHERE NOT CASE
+                WHEN many = 0 THEN updated_at <= horizon
+                ELSE last = sequence AND last - first + 1 = many AND (first = 1 OR first > 1 AND created_at <= horizon)
+            END
+            UNION
+            SELECT 0, hex(id) FROM orders JOIN outbox ON order_id = id AND outbox.sequence = orders.sequence
+            WHERE to_status <> status",
+        ),
     },
     Audit {
         rules: &[Rule {
             invariant: 5,
-            says: "an event is in the outbox once and tells of an order, a message is marked as done once",
+            says: "a change is in the outbox once and of an order, a message is marked as done once",
             checked: "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM consumed_messages)",
         }],
         broken: Broken::Text(
             "
-            SELECT 0, hex(id) FROM outbox GROUP BY id HAVING count(*) > 1
+            SELECT 0, hex(order_id) || '/' || sequence FROM outbox GROUP BY order_id, sequence HAVING count(*) > 1
             UNION ALL
-            SELECT 0, hex(outbox.id) FROM outbox LEFT JOIN orders ON orders.id = outbox.order_id
+            SELECT 0, hex(order_id) || '/' || outbox.sequence FROM outbox LEFT JOIN orders ON orders.id = order_id
             WHERE orders.id IS NULL
             UNION ALL
             SELECT 0, queue || '/' || message_id FROM consumed_messages

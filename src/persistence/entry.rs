@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::domain::cart::{Cart, CartState, HoldState, LineChange};
-use crate::domain::ids::{CartKey, EventId, InventoryId, MovementId, OrderId, ProductId};
+use crate::domain::ids::{CartKey, InventoryId, MovementId, OrderId, ProductId};
 use crate::domain::order::OrderStatus;
 use crate::domain::stock::{Balance, Move};
 use crate::domain::timestamp::Timestamp;
@@ -28,12 +28,12 @@ pub struct Entry {
     pub leaves: Option<Cart>,
     /// The ledger rows. Either all of them take stock or none does.
     pub movements: Vec<NewMovement>,
-    /// What happens to an order.
+    /// What happens to an order. The change is put into the outbox with it, so that it can not be left untold.
     pub order: Option<OrderChange>,
+    /// Where in a trace the order is changed (W3C Trace Context); `None` outside of all traces.
+    pub traceparent: Option<String>,
     /// Products whose version must still be the one seen.
     pub products: Vec<(ProductId, i64)>,
-    /// Events to be published afterwards, in this order.
-    pub events: Vec<NewEvent>,
     /// Mails that tell of it.
     pub mails: Vec<NewEmail>,
     /// The caller's name for this request, with what to answer when it comes again.
@@ -117,7 +117,12 @@ pub struct NewMovement {
 #[derive(Debug, Clone)]
 pub enum OrderChange {
     /// It is placed. Its cart must not have become an order before.
-    Place(Arc<Order>),
+    Place {
+        /// The order.
+        order: Arc<Order>,
+        /// The same as JSON, as others are told of it.
+        document: String,
+    },
     /// Its status changes, from the one seen; its sequence grows by one.
     Transition {
         /// Which order.
@@ -126,24 +131,11 @@ pub enum OrderChange {
         seen: OrderStatus,
         /// Its status from now on.
         to: OrderStatus,
+        /// Its sequence from now on: the number of this change, its placing being the first.
+        sequence: i64,
         /// What the payment is called; `None` leaves it as it is.
         payment_reference: Option<String>,
     },
-}
-
-/// An event to be published after the commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEvent {
-    /// Its identifier.
-    pub id: EventId,
-    /// The order it tells of.
-    pub order: OrderId,
-    /// The queue's name.
-    pub queue: &'static str,
-    /// What it says, JSON.
-    pub payload: String,
-    /// Where in a trace it was written (W3C Trace Context); `None` outside of all traces.
-    pub traceparent: Option<String>,
 }
 
 /// A message of a queue that an entry does.

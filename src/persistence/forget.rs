@@ -5,10 +5,10 @@
 //!
 //! What is kept longer than its time, because something else rests on it:
 //!
-//! - An event that is not published, whatever its age, and every event behind it: they are removed in the order they
-//!   were written. `outbox_horizon` says how far, so that the verification of the books knows which ones may be missing.
-//!   The newest event stays, since SQLite numbers the next one by it.
-//! - The mark of a message as done, as long as an event from before the marks' time is not published: what is not
+//! - A change of an order that is not told, whatever its age, and every one behind it in the outbox: they are removed in the
+//!   order they were written. `outbox_horizon` says how far, so that the verification of the books knows which ones may be
+//!   missing. The newest one stays, since SQLite numbers the next one by it.
+//! - The mark of a message as done, as long as a change from before the marks' time is not told: what is not
 //!   known to be published is sent again, and must be recognised then.
 //! - A mail that is still to be sent.
 
@@ -34,7 +34,7 @@ pub struct Retention {
     pub idempotency_keys: Duration,
     /// Marks of messages as done, by which one that comes again is recognised.
     pub message_ids: Duration,
-    /// Events, since they were published.
+    /// Changes of orders in the outbox, since they were told.
     pub published_events: Duration,
     /// Messages that were put away, since they were put away last.
     pub dead_letters: Duration,
@@ -164,7 +164,7 @@ pub(super) const CONCERNS: [Concern; 11] = [
     },
 ];
 
-/// Moves the horizon over the oldest events, up to the first one that must stay. One server does so at a time.
+/// Moves the horizon over the oldest changes, up to the first one that must stay. One server does so at a time.
 const MOVE_HORIZON: &str = "
     WITH oldest AS (
         SELECT position, order_id, at,

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::domain::cart::Cart;
-use crate::domain::ids::{CartKey, EmailId, EventId, InventoryId, OrderId, ProductId, ProfileId, UserId};
+use crate::domain::ids::{CartKey, EmailId, InventoryId, OrderId, ProductId, ProfileId, UserId};
 use crate::domain::product::Product;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::user::{AccountStatus, EmailAddress, Role};
@@ -36,7 +36,7 @@ use entry::{Committed, Work};
 use forget::{CutOffs, Forgotten};
 use records::{
     Account, CodeTry, DeadLetter, Email, EmailFilter, FailedTry, IdempotencyKey, Inventory, KeptCart, Listed, LoginTry,
-    Movement, NewCode, NewEmail, NewInventory, NewRefreshToken, Order, OrderFilter, OutboxEvent, Page, ProductChange,
+    Movement, NewCode, NewEmail, NewInventory, NewRefreshToken, Order, OrderFilter, OutboxRecord, Page, ProductChange,
     ProductFilter, ProductPatch, Profile, ProfilePatch, Remembered, Verdict,
 };
 
@@ -311,23 +311,23 @@ pub trait Orders: Send + Sync {
 /// Events on their way out, and messages on their way in.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Claims unpublished events until `lease_until`: whole orders, oldest first, the events of one order in the
-    /// order they were written. Events of an order that somebody else has claimed are left out.
-    async fn claim_events(
+    /// Claims changes of orders that are not published until `lease_until`: whole orders, oldest first, those of one
+    /// order as they came. What is of an order that somebody else has claimed is left out.
+    async fn claim_changes(
         &self,
         now: Timestamp,
         lease_until: Timestamp,
         limit: u32,
-    ) -> Result<Vec<OutboxEvent>, StoreError>;
+    ) -> Result<Vec<OutboxRecord>, StoreError>;
 
-    /// Gives back the claim on those of the events that are not published, so that nobody has to wait for its end.
-    /// `lease_until` names the claim: one that somebody else has made since stays.
-    async fn release_events(&self, events: &[EventId], lease_until: Timestamp) -> Result<(), StoreError>;
+    /// Gives back the claim on those of the changes at these positions that are not published, so that nobody has to
+    /// wait for its end. `lease_until` names the claim: one that somebody else has made since stays.
+    async fn release_changes(&self, positions: &[i64], lease_until: Timestamp) -> Result<(), StoreError>;
 
-    /// Marks events as published.
-    async fn mark_published(&self, events: &[EventId], now: Timestamp) -> Result<(), StoreError>;
+    /// Marks the changes at these positions as published.
+    async fn mark_published(&self, positions: &[i64], now: Timestamp) -> Result<(), StoreError>;
 
-    /// How many events wait, and since when the oldest does.
+    /// How many events wait, a placed order's three each, and since when the oldest does.
     async fn outbox_lag(&self) -> Result<(i64, Option<Timestamp>), StoreError>;
 
     /// Keeps each mail whose message was not done before, and marks its message as done, all or nothing.

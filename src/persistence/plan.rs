@@ -11,14 +11,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::cart::{CartState, HoldState, LineChange};
-use crate::domain::ids::{CartKey, InventoryId, MovementId, OrderId, ProductId};
+use crate::domain::ids::{CartKey, CartSessionId, InventoryId, MovementId, OrderId, ProductId};
 use crate::domain::order::OrderStatus;
 use crate::domain::stock::{Balance, Change, StockError};
 use crate::domain::timestamp::Timestamp;
 
 use super::entry::{
-    Applied, Committed, ConsumedMessage, Done, Entry, NewEvent, NewMovement, OrderChange, Refusal, SessionAction,
-    SessionChange, Work,
+    Applied, Committed, ConsumedMessage, Done, Entry, NewMovement, OrderChange, Refusal, SessionAction, SessionChange,
+    Work,
 };
 use super::records::{IdempotencyKey, NewEmail, Order, StoredResponse};
 
@@ -184,6 +184,20 @@ pub(super) struct ChangedOrder<'a> {
     pub(super) payment_reference: Option<&'a str>,
 }
 
+/// A change of an order as others are to be told of it.
+#[derive(Debug)]
+pub(super) struct ToldChange<'a> {
+    pub(super) order: OrderId,
+    pub(super) sequence: i64,
+    pub(super) from: Option<OrderStatus>,
+    pub(super) to: OrderStatus,
+    /// When it is placed: the cart that it was, and what it is as JSON.
+    pub(super) placed: Option<(CartSessionId, &'a str)>,
+    /// When it changes, as the order says it too.
+    pub(super) at: Timestamp,
+    pub(super) traceparent: Option<&'a str>,
+}
+
 /// An answer to be kept.
 #[derive(Debug)]
 pub(super) struct RememberedRow<'a> {
@@ -205,7 +219,7 @@ pub(super) struct Plan<'a> {
     pub(super) changed_holds: Vec<ChangedHold>,
     pub(super) placed_orders: Vec<Arc<Order>>,
     pub(super) changed_orders: Vec<ChangedOrder<'a>>,
-    pub(super) events: Vec<&'a NewEvent>,
+    pub(super) told: Vec<ToldChange<'a>>,
     pub(super) mails: Vec<&'a NewEmail>,
     pub(super) remembered: Vec<RememberedRow<'a>>,
     pub(super) messages: Vec<&'a ConsumedMessage>,
@@ -269,7 +283,7 @@ impl<'a> Planner<'a> {
             changed_holds: Vec::new(),
             placed_orders: Vec::new(),
             changed_orders: Vec::new(),
-            events: Vec::new(),
+            told: Vec::new(),
             mails: Vec::new(),
             remembered: Vec::new(),
             messages: Vec::new(),
@@ -381,14 +395,33 @@ impl<'a> Planner<'a> {
         }
         match &entry.order {
             None => {}
-            Some(OrderChange::Place(order)) => self.plan.placed_orders.push(Arc::clone(order)),
-            Some(OrderChange::Transition { id, seen, to, payment_reference }) => {
+            Some(OrderChange::Place { order, document }) => {
+                self.plan.placed_orders.push(Arc::clone(order));
+                self.plan.told.push(ToldChange {
+                    order: order.id,
+                    sequence: order.sequence,
+                    from: None,
+                    to: order.status,
+                    placed: Some((order.cart, document)),
+                    at: order.created_at,
+                    traceparent: entry.traceparent.as_deref(),
+                });
+            }
+            Some(OrderChange::Transition { id, seen, to, sequence, payment_reference }) => {
                 self.state.orders.insert(*id, *to);
+                self.plan.told.push(ToldChange {
+                    order: *id,
+                    sequence: *sequence,
+                    from: Some(*seen),
+                    to: *to,
+                    placed: None,
+                    at: self.state.now,
+                    traceparent: entry.traceparent.as_deref(),
+                });
                 let payment_reference = payment_reference.as_deref();
                 self.plan.changed_orders.push(ChangedOrder { id: *id, seen: *seen, to: *to, payment_reference });
             }
         }
-        self.plan.events.extend(&entry.events);
         self.plan.mails.extend(&entry.mails);
         if let Some(remember) = &entry.remember {
             self.state.keys.insert(remember.key.clone());

@@ -174,6 +174,7 @@ fn an_order_changes_from_what_was_seen() {
                 id,
                 seen: OrderStatus::Pending,
                 to: OrderStatus::Cancelled,
+                sequence: 2,
                 payment_reference: None,
             }),
             ..Entry::default()

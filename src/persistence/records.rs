@@ -2,9 +2,7 @@
 //! `http`'s own types.
 
 use crate::domain::cart::Cart;
-use crate::domain::ids::{
-    CartSessionId, EmailId, EventId, InventoryId, MovementId, OrderId, ProductId, ProfileId, UserId,
-};
+use crate::domain::ids::{CartSessionId, EmailId, InventoryId, MovementId, OrderId, ProductId, ProfileId, UserId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::names;
 use crate::domain::order::{OrderLine, OrderStatus, Totals};
@@ -410,20 +408,24 @@ pub struct KeptCart {
     pub order: Option<OrderId>,
 }
 
-/// An event that waits to be published.
+/// A change of an order that waits to be told: a row of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutboxEvent {
-    /// Its identifier: consumers do each once.
-    pub id: EventId,
-    /// The order it tells of. Events of one order go out in the order they were written.
+pub struct OutboxRecord {
+    /// Its place among all changes; those of one order are told in it.
+    pub position: i64,
+    /// The order.
     pub order: OrderId,
-    /// The queue's name.
-    pub queue: String,
-    /// What it says, JSON.
-    pub payload: String,
-    /// When it was written.
+    /// The number of the change, the order's placing being the first.
+    pub sequence: i64,
+    /// Where it stood; `None` when it was placed.
+    pub from: Option<OrderStatus>,
+    /// Where it stands since then.
+    pub to: OrderStatus,
+    /// When it was placed: the cart that it was, and the order as JSON.
+    pub placed: Option<(CartSessionId, String)>,
+    /// When it changed.
     pub at: Timestamp,
-    /// Where in a trace it was written (W3C Trace Context); `None` outside of all traces.
+    /// Where in a trace it changed (W3C Trace Context); `None` outside of all traces.
     pub traceparent: Option<String>,
 }
 

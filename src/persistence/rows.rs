@@ -6,9 +6,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::domain::cart::{Cart, CartLine, CartState, HoldState};
-use crate::domain::ids::{
-    CartKey, CartSessionId, EmailId, EventId, InventoryId, MovementId, OrderId, ProductId, UserId,
-};
+use crate::domain::ids::{CartKey, CartSessionId, EmailId, InventoryId, MovementId, OrderId, ProductId, UserId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::order::{OrderLine, OrderStatus, Totals};
 use crate::domain::product::{Product, ProductStatus};
@@ -18,7 +16,7 @@ use crate::domain::timestamp::Timestamp;
 use super::StoreError;
 use super::cursor::Cursor;
 use super::records::{
-    DeadLetter, Email, EmailStatus, Inventory, KeptCart, Listed, Movement, NewEmail, Order, OrderedLine, OutboxEvent,
+    DeadLetter, Email, EmailStatus, Inventory, KeptCart, Listed, Movement, NewEmail, Order, OrderedLine, OutboxRecord,
     Remembered, StoredResponse,
 };
 
@@ -335,27 +333,45 @@ fn headers_from_text(text: &str) -> Result<Vec<(String, String)>, StoreError> {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct OutboxRow {
-    /// Its place in the order events were written in.
-    pub(super) position: i64,
-    id: Uuid,
+    position: i64,
     order_id: Uuid,
-    queue: String,
-    payload: String,
+    sequence: i64,
+    from_status: Option<String>,
+    to_status: String,
+    cart_key: Option<Uuid>,
+    cart_secret: Option<Vec<u8>>,
+    document: Option<String>,
     at: i64,
     traceparent: Option<String>,
 }
 
-impl From<OutboxRow> for OutboxEvent {
-    fn from(row: OutboxRow) -> Self {
-        Self {
-            id: EventId(row.id),
+impl TryFrom<OutboxRow> for OutboxRecord {
+    type Error = StoreError;
+
+    fn try_from(row: OutboxRow) -> Result<Self, StoreError> {
+        let placed = match (row.cart_key, row.cart_secret, row.document) {
+            (Some(key), Some(secret), Some(document)) => {
+                Some((CartSessionId { key: CartKey(key), secret: sized("cart secret", secret)? }, document))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            position: row.position,
             order: OrderId(row.order_id),
-            queue: row.queue,
-            payload: row.payload,
+            sequence: row.sequence,
+            from: row.from_status.map(|name| named("order status", &name, OrderStatus::from_name)).transpose()?,
+            to: named("order status", &row.to_status, OrderStatus::from_name)?,
+            placed,
             at: Timestamp(row.at),
             traceparent: row.traceparent,
-        }
+        })
     }
+}
+
+/// The records of claimed rows, the oldest first.
+pub(super) fn outbox_records(mut rows: Vec<OutboxRow>) -> Result<Vec<OutboxRecord>, StoreError> {
+    rows.sort_unstable_by_key(|row| row.position);
+    rows.into_iter().map(OutboxRecord::try_from).collect()
 }
 
 #[derive(sqlx::FromRow)]

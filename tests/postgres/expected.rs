@@ -125,6 +125,7 @@ async fn misfits(node: &Node, elsewhere: &Node, stock: &Stock, round: usize) -> 
         id: OrderId(Uuid::now_v7()),
         seen: OrderStatus::Pending,
         to: OrderStatus::Cancelled,
+        sequence: 2,
         payment_reference: None,
     };
     let key = IdempotencyKey { scope: "user".to_owned(), key: format!("done before {round}") };

@@ -59,7 +59,7 @@ async fn two_servers_that_forget_at_once_leave_the_books_right() {
             .fetch_all(&mut past)
             .await
             .expect("rows");
-    let [(newest, horizon)] = left[..] else { panic!("one event is left: {left:?}") };
+    let [(newest, horizon)] = left[..] else { panic!("one change is left: {left:?}") };
     assert!(horizon < newest && here + there > 3 * ORDERS as u64, "{horizon}, {newest}; {here} and {there} rows");
 
     let app = App::build(config(&database)).await.expect("it serves");

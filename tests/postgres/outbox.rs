@@ -8,7 +8,7 @@ use storekeeper::persistence::Outbox;
 use crate::node::Node;
 use crate::server::{Database, connect};
 
-/// Orders of three events each.
+/// Orders of three changes each.
 const ORDERS: usize = 4_000;
 const CLAIM: u32 = 500;
 
@@ -17,8 +17,8 @@ async fn a_burst_goes_out_though_the_statistics_say_that_there_is_nothing() {
     let database = Database::new();
     let node = Node::on(&database.url).await;
     let mut connection = connect(&database.url).await.expect("a connection");
-    let insert = "INSERT INTO outbox (id, order_id, queue, payload, at, published_at)
-                  SELECT gen_random_uuid(), md5($1 || (n / 3)::text)::uuid, 'order-status', '{}', 1, $2
+    let insert = "INSERT INTO outbox (order_id, sequence, from_status, to_status, at, published_at)
+                  SELECT md5($1 || (n / 3)::text)::uuid, n % 3 + 2, 'PENDING', 'CONFIRMED', 1, $2
                   FROM generate_series(0, $3 * 3 - 1) n";
     let orders = i32::try_from(ORDERS).expect("some");
     // A quiet time: all is published, and that is what the statistics say.
@@ -31,14 +31,14 @@ async fn a_burst_goes_out_though_the_statistics_say_that_there_is_nothing() {
     let mut published = 0;
     loop {
         let now = node.clock.now();
-        let claimed = node.store.claim_events(now, now.plus(Duration::from_secs(60)), CLAIM).await.expect("a claim");
+        let claimed = node.store.claim_changes(now, now.plus(Duration::from_secs(60)), CLAIM).await.expect("a claim");
         if claimed.is_empty() {
             break;
         }
-        let ids: Vec<_> = claimed.iter().map(|event| event.id).collect();
+        let positions: Vec<_> = claimed.iter().map(|change| change.position).collect();
         assert_eq!(claimed.len() % 3, 0, "whole orders");
-        node.store.mark_published(&ids, now).await.expect("a mark");
-        published += ids.len();
+        node.store.mark_published(&positions, now).await.expect("a mark");
+        published += positions.len();
     }
     assert_eq!(published, ORDERS * 3);
     connection.close().await.expect("closed");

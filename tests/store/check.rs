@@ -93,8 +93,8 @@ const ONE_ORDER: &str = "an ordered cart has one order";
 const TOTALS: &str = "an order's total";
 const SALES: &str = "what an order sold";
 const RESTOCKED: &str = "a cancelled order is back in stock";
-const EVENTS: &str = "an order has its events";
-const ONCE: &str = "an event is in the outbox once";
+const CHANGES: &str = "an order has its changes";
+const ONCE: &str = "a change is in the outbox once";
 
 pub(crate) async fn a_balance_out_of_range_is_found(shop: &Shop) {
     let lamp = busy(shop).await.lamp.inventory.to_string();
@@ -218,73 +218,81 @@ pub(crate) async fn a_cancelled_order_that_is_not_back_is_found(shop: &Shop) {
     let busy = busy(shop).await;
     shop.corrupt("UPDATE orders SET status = 'PENDING' WHERE status = 'CANCELLED'").await;
     let fault = "UPDATE orders SET status = 'CANCELLED' WHERE status = 'CONFIRMED'";
-    expect(shop, fault, &[(RESTOCKED, &[busy.confirmed.id.to_string(), busy.cancelled.id.to_string()])]).await;
+    // Others were told something else of both.
+    let both = [busy.confirmed.id.to_string(), busy.cancelled.id.to_string()];
+    expect(shop, fault, &[(RESTOCKED, &both), (CHANGES, &both)]).await;
 }
 
-pub(crate) async fn a_missing_event_is_found(shop: &Shop) {
+pub(crate) async fn a_missing_change_is_found(shop: &Shop) {
     let busy = busy(shop).await;
     let (confirmed, cancelled) = (busy.confirmed.id.to_string(), busy.cancelled.id.to_string());
-    let fault = "DELETE FROM outbox WHERE queue = 'clear-cart' AND order_id = \
-                 (SELECT id FROM orders WHERE status = 'CONFIRMED')";
-    expect(shop, fault, &[(EVENTS, std::slice::from_ref(&confirmed))]).await;
-    let fault = "DELETE FROM outbox WHERE position = (SELECT max(position) FROM outbox WHERE order_id = \
-                 (SELECT id FROM orders WHERE status = 'CANCELLED'))";
-    expect(shop, fault, &[(EVENTS, &[confirmed, cancelled])]).await;
+    let fault =
+        "DELETE FROM outbox WHERE sequence = 1 AND order_id = (SELECT id FROM orders WHERE status = 'CONFIRMED')";
+    expect(shop, fault, &[(CHANGES, std::slice::from_ref(&confirmed))]).await;
+    let fault =
+        "DELETE FROM outbox WHERE sequence = 2 AND order_id = (SELECT id FROM orders WHERE status = 'CANCELLED')";
+    expect(shop, fault, &[(CHANGES, &[confirmed, cancelled])]).await;
 }
 
-pub(crate) async fn a_misnumbered_event_is_found(shop: &Shop) {
-    let order = busy(shop).await.cancelled.id.to_string();
-    let fault = "UPDATE outbox SET payload = '{\"sequence\":3}' WHERE position = (SELECT max(position) FROM outbox \
-                 WHERE order_id = (SELECT id FROM orders WHERE status = 'CANCELLED'))";
-    expect(shop, fault, &[(EVENTS, std::slice::from_ref(&order))]).await;
-    let fault = "UPDATE outbox SET payload = 'unreadable' WHERE payload = '{\"sequence\":3}'";
-    expect(shop, fault, &[(EVENTS, &[order])]).await;
-}
-
-pub(crate) async fn an_event_of_no_order_is_found(shop: &Shop) {
+pub(crate) async fn a_misnumbered_change_is_found(shop: &Shop) {
     let order = [busy(shop).await.cancelled.id.to_string()];
-    let fault = "UPDATE outbox SET id = order_id, order_id = id WHERE queue = 'send-email' AND order_id = \
+    let fault = "UPDATE outbox SET sequence = 3 WHERE sequence = 2 AND order_id = \
                  (SELECT id FROM orders WHERE status = 'CANCELLED')";
-    expect(shop, fault, &[(EVENTS, &order), (ONCE, &order)]).await;
+    expect(shop, fault, &[(CHANGES, &order)]).await;
 }
 
-/// A busy shop whose events are published, and of whose events the first five were removed after their time: the
-/// confirmed order's four and the first one of the cancelled order.
-async fn with_removed_events(shop: &Shop) -> Busy {
+pub(crate) async fn a_change_to_another_status_is_found(shop: &Shop) {
+    let order = [busy(shop).await.cancelled.id.to_string()];
+    let fault = "UPDATE outbox SET to_status = 'SHIPPED' WHERE sequence = 2 AND order_id = \
+                 (SELECT id FROM orders WHERE status = 'CANCELLED')";
+    expect(shop, fault, &[(CHANGES, &order)]).await;
+}
+
+pub(crate) async fn a_change_of_no_order_is_found(shop: &Shop) {
+    let busy = busy(shop).await;
+    let fault = "UPDATE outbox SET order_id = (SELECT cart_key FROM orders WHERE status = 'CANCELLED') \
+                 WHERE sequence = 2 AND order_id = (SELECT id FROM orders WHERE status = 'CANCELLED')";
+    let (order, nobody) = ([busy.cancelled.id.to_string()], [format!("{}/2", busy.cancelled.cart.key)]);
+    expect(shop, fault, &[(CHANGES, &order), (ONCE, &nobody)]).await;
+}
+
+/// A busy shop whose changes of orders are told, and of which the first three were removed after their time: the confirmed
+/// order's two and the placing of the cancelled one.
+async fn with_removed_changes(shop: &Shop) -> Busy {
     let busy = busy(shop).await;
     shop.publish_all().await;
-    shop.corrupt("UPDATE outbox SET published_at = CASE WHEN position <= 5 THEN 1 ELSE 3 END").await;
+    shop.corrupt("UPDATE outbox SET published_at = CASE WHEN position <= 3 THEN 1 ELSE 3 END").await;
     let forgotten = shop.store.forget(&crate::upkeep::events_before(Timestamp(2))).await.expect("removed");
-    assert_eq!(forgotten.rows, 5);
+    assert_eq!(forgotten.rows, 3);
     busy
 }
 
-pub(crate) async fn removed_events_are_not_missed(shop: &Shop) {
-    with_removed_events(shop).await;
+pub(crate) async fn removed_changes_are_not_missed(shop: &Shop) {
+    with_removed_changes(shop).await;
     expect(shop, "SELECT 1", &[]).await;
 }
 
 pub(crate) async fn a_gap_in_what_is_left_of_an_order_is_found(shop: &Shop) {
-    let cancelled = [with_removed_events(shop).await.cancelled.id.to_string()];
-    // Its mail goes on being there; what was written behind it is not.
-    let fault = "DELETE FROM outbox WHERE queue = 'clear-cart' AND order_id = \
-                 (SELECT id FROM orders WHERE status = 'CANCELLED')";
-    expect(shop, fault, &[(EVENTS, &cancelled)]).await;
+    let cancelled = [with_removed_changes(shop).await.cancelled.id.to_string()];
+    // Its second change goes on being there, and the fourth; the third is not.
+    let fault = "UPDATE orders SET sequence = 4 WHERE status = 'CANCELLED'; \
+                 INSERT INTO outbox (order_id, sequence, from_status, to_status, at) \
+                     SELECT id, 4, 'CONFIRMED', 'CANCELLED', updated_at FROM orders WHERE status = 'CANCELLED'";
+    expect(shop, fault, &[(CHANGES, &cancelled)]).await;
 }
 
 pub(crate) async fn a_last_change_that_is_not_told_is_found(shop: &Shop) {
-    let cancelled = [with_removed_events(shop).await.cancelled.id.to_string()];
+    let cancelled = [with_removed_changes(shop).await.cancelled.id.to_string()];
     // From after what was removed: nobody has removed it in order.
     shop.corrupt("UPDATE orders SET updated_at = updated_at + 1 WHERE status = 'CANCELLED'").await;
-    let fault = "DELETE FROM outbox WHERE queue = 'order-status' AND order_id = \
-                 (SELECT id FROM orders WHERE status = 'CANCELLED')";
-    expect(shop, fault, &[(EVENTS, &cancelled)]).await;
+    let fault = "DELETE FROM outbox WHERE order_id = (SELECT id FROM orders WHERE status = 'CANCELLED')";
+    expect(shop, fault, &[(CHANGES, &cancelled)]).await;
 }
 
 pub(crate) async fn an_empty_outbox_hides_nothing(shop: &Shop) {
-    with_removed_events(shop).await;
+    with_removed_changes(shop).await;
     shop.corrupt("DELETE FROM outbox").await;
-    let missed = broken(shop, &[EVENTS]).await;
+    let missed = broken(shop, &[CHANGES]).await;
     assert_eq!(missed.first().map(|(_, orders)| orders.len()), Some(1), "the order from after what was removed");
 }
 

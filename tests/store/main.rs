@@ -12,6 +12,7 @@ mod check;
 mod inventories;
 mod journal;
 mod mail;
+mod migrations;
 mod orders;
 mod outbox;
 mod postgres;
@@ -39,7 +40,7 @@ macro_rules! contract {
                 those_of_many_products_that_there_are, a_patch_changes_what_it_is_told_to,
                 a_patch_of_a_stale_version_changes_nothing, products_are_sorted_and_paged,
                 products_are_found_by_part_of_name_or_sku, a_cursor_fits_its_own_list_only;
-            check: a_balance_out_of_range_is_found, a_row_out_of_range_is_found, more_demand_than_supply_is_found, a_balance_beside_its_ledger_is_found, a_wrong_last_number_is_found, a_gap_in_the_numbers_is_found, a_broken_chain_is_found, a_wrong_pointer_is_found, a_row_that_does_not_do_what_it_says_is_found, a_wrong_sum_held_is_found, an_open_hold_of_an_ended_cart_is_found, a_hold_that_did_not_end_as_the_ledger_says_is_found, a_second_release_is_found, an_ordered_cart_without_its_order_is_found, a_wrong_total_is_found, a_sale_that_is_not_in_the_ledger_is_found, a_cancelled_order_that_is_not_back_is_found, a_missing_event_is_found, a_misnumbered_event_is_found, an_event_of_no_order_is_found, removed_events_are_not_missed, a_gap_in_what_is_left_of_an_order_is_found,
+            check: a_balance_out_of_range_is_found, a_row_out_of_range_is_found, more_demand_than_supply_is_found, a_balance_beside_its_ledger_is_found, a_wrong_last_number_is_found, a_gap_in_the_numbers_is_found, a_broken_chain_is_found, a_wrong_pointer_is_found, a_row_that_does_not_do_what_it_says_is_found, a_wrong_sum_held_is_found, an_open_hold_of_an_ended_cart_is_found, a_hold_that_did_not_end_as_the_ledger_says_is_found, a_second_release_is_found, an_ordered_cart_without_its_order_is_found, a_wrong_total_is_found, a_sale_that_is_not_in_the_ledger_is_found, a_cancelled_order_that_is_not_back_is_found, a_missing_change_is_found, a_misnumbered_change_is_found, a_change_to_another_status_is_found, a_change_of_no_order_is_found, removed_changes_are_not_missed, a_gap_in_what_is_left_of_an_order_is_found,
                 a_last_change_that_is_not_told_is_found, an_empty_outbox_hides_nothing, sound_books_pass;
             inventories: a_product_has_one_inventory, stock_of_no_product_is_refused,
                 a_history_is_paged_from_the_newest, a_history_names_cart_and_order;
@@ -49,11 +50,11 @@ macro_rules! contract {
             what_is_handed_over_is_unanswered_until_it_is_answered;
             orders: an_order_comes_back_as_it_was_placed, orders_are_listed_newest_first,
                 pending_orders_are_found_by_age, an_answer_is_remembered_for_its_time;
-            outbox: events_are_claimed_order_by_order, an_order_with_a_claimed_event_is_left_out,
+            outbox: changes_are_claimed_order_by_order, an_order_with_a_claimed_change_is_left_out,
                 a_claim_given_back_ends_at_once,
-                published_events_are_gone, a_mail_is_kept_once_a_message, a_dead_letter_is_kept;
+                published_changes_are_gone, a_mail_is_kept_once_a_message, a_dead_letter_is_kept;
             upkeep: each_thing_is_forgotten_after_its_time, many_things_are_forgotten_few_at_a_time,
-                an_event_that_is_not_published_stays_and_all_behind_it,
+                a_change_that_is_not_told_stays_and_all_behind_it,
                 a_message_is_recognised_as_long_as_its_event_may_come_again,
                 the_books_are_right_with_orders_of_all_ages, what_is_in_hand_is_counted,
                 connections_are_counted, a_closed_store_refuses;

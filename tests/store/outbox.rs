@@ -1,14 +1,14 @@
-//! Events on their way out, messages on their way in.
+//! Changes of orders on their way out, messages on their way in.
 
 use std::time::Duration;
 
-use storekeeper::domain::ids::{EventId, OrderId};
+use storekeeper::domain::ids::OrderId;
 use storekeeper::domain::order::OrderStatus;
 use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::StoreError;
-use storekeeper::persistence::records::{DeadLetter, EmailFilter, EmailStatus, OutboxEvent};
+use storekeeper::persistence::records::{DeadLetter, EmailFilter, EmailStatus, OutboxRecord};
 
-use crate::shop::{Shop, Stocked, TRACEPARENT, new_user, page};
+use crate::shop::{DOCUMENT, Shop, Stocked, TRACEPARENT, new_user, page};
 
 async fn placed(shop: &Shop, stock: &Stocked) -> OrderId {
     let cart = shop.cart(&[(stock, 1)]).await;
@@ -16,22 +16,21 @@ async fn placed(shop: &Shop, stock: &Stocked) -> OrderId {
 }
 
 /// Claims for a minute.
-async fn claim(shop: &Shop, limit: u32) -> Vec<OutboxEvent> {
+async fn claim(shop: &Shop, limit: u32) -> Vec<OutboxRecord> {
     let lease_until = shop.now().plus(Duration::from_secs(60));
-    shop.store.claim_events(shop.now(), lease_until, limit).await.expect("a claim")
+    shop.store.claim_changes(shop.now(), lease_until, limit).await.expect("a claim")
 }
 
-fn told(events: &[OutboxEvent]) -> Vec<(OrderId, &str)> {
-    events.iter().map(|event| (event.order, event.queue.as_str())).collect()
+/// Which changes of which orders these are.
+fn told(changes: &[OutboxRecord]) -> Vec<(OrderId, i64)> {
+    changes.iter().map(|change| (change.order, change.sequence)).collect()
 }
 
-fn ids(events: &[OutboxEvent]) -> Vec<EventId> {
-    events.iter().map(|event| event.id).collect()
+fn positions(changes: &[OutboxRecord]) -> Vec<i64> {
+    changes.iter().map(|change| change.position).collect()
 }
 
-const PLACED: [&str; 3] = ["order-status", "send-email", "clear-cart"];
-
-pub(crate) async fn events_are_claimed_order_by_order(shop: &Shop) {
+pub(crate) async fn changes_are_claimed_order_by_order(shop: &Shop) {
     let lamp = shop.stocked("L-1", 100).await;
     assert_eq!(claim(shop, 10).await, []);
     assert_eq!(shop.store.outbox_lag().await.expect("a read"), (0, None));
@@ -40,77 +39,87 @@ pub(crate) async fn events_are_claimed_order_by_order(shop: &Shop) {
     shop.wait(1);
     let first_order = shop.store.order(first).await.expect("a read").expect("the order");
     shop.first_transition(&first_order, OrderStatus::Cancelled).await;
-    assert_eq!(shop.store.outbox_lag().await.expect("a read"), (7, Some(oldest)));
+    assert_eq!(shop.store.outbox_lag().await.expect("a read"), (7, Some(oldest)), "a placed order is three events");
 
     let claimed = claim(shop, 1).await;
-    let mut wanted: Vec<_> = PLACED.map(|queue| (first, queue)).to_vec();
-    wanted.push((first, "order-status"));
-    assert_eq!(told(&claimed), wanted, "all that waits of the oldest order, in the order written");
-    assert_eq!((claimed[0].payload.as_str(), claimed[0].at), (r#"{"sequence":1}"#, oldest));
-    assert_eq!(claimed[0].traceparent.as_deref(), Some(TRACEPARENT));
+    let placing = OutboxRecord {
+        position: claimed[0].position,
+        order: first,
+        sequence: 1,
+        from: None,
+        to: OrderStatus::Pending,
+        placed: Some((first_order.cart, DOCUMENT.to_owned())),
+        at: oldest,
+        traceparent: Some(TRACEPARENT.to_owned()),
+    };
+    let cancelling = OutboxRecord {
+        position: claimed[1].position,
+        sequence: 2,
+        from: Some(OrderStatus::Pending),
+        to: OrderStatus::Cancelled,
+        placed: None,
+        at: shop.now(),
+        ..placing.clone()
+    };
+    assert_eq!(claimed, [placing, cancelling], "all that waits of the oldest order, in the order written");
+    assert!(claimed[0].position < claimed[1].position);
 
-    assert_eq!(told(&claim(shop, 10).await), PLACED.map(|queue| (second, queue)));
+    assert_eq!(told(&claim(shop, 10).await), [(second, 1)]);
     assert_eq!(claim(shop, 10).await, [], "all is claimed");
     shop.wait(60);
-    assert_eq!(claim(shop, 100).await.len(), 7, "a claim that was not kept ends");
+    assert_eq!(claim(shop, 100).await.len(), 3, "a claim that was not kept ends");
 }
 
-pub(crate) async fn an_order_with_a_claimed_event_is_left_out(shop: &Shop) {
+pub(crate) async fn an_order_with_a_claimed_change_is_left_out(shop: &Shop) {
     let lamp = shop.stocked("L-1", 100).await;
     let first = placed(shop, &lamp).await;
     let claimed = claim(shop, 10).await;
-    assert_eq!(claimed.len(), 3);
     let order = shop.store.order(first).await.expect("a read").expect("the order");
     shop.first_transition(&order, OrderStatus::Confirmed).await;
     let second = placed(shop, &lamp).await;
-    assert_eq!(told(&claim(shop, 10).await), PLACED.map(|queue| (second, queue)), "the first order's new event waits");
-
-    shop.store.mark_published(&ids(&claimed)[..2], shop.now()).await.expect("a mark");
-    assert_eq!(claim(shop, 10).await, [], "one of its events is still on its way");
-    shop.store.mark_published(&ids(&claimed)[2..], shop.now()).await.expect("a mark");
-    assert_eq!(told(&claim(shop, 10).await), [(first, "order-status")]);
+    assert_eq!(told(&claim(shop, 10).await), [(second, 1)], "the first order's new change waits");
+    assert_eq!(claim(shop, 10).await, [], "the one before it is still on its way");
+    shop.store.mark_published(&positions(&claimed), shop.now()).await.expect("a mark");
+    assert_eq!(told(&claim(shop, 10).await), [(first, 2)]);
 }
 
 pub(crate) async fn a_claim_given_back_ends_at_once(shop: &Shop) {
     let lamp = shop.stocked("L-1", 100).await;
     let (first, second) = (placed(shop, &lamp).await, placed(shop, &lamp).await);
+    let order = shop.store.order(first).await.expect("a read").expect("the order");
+    shop.first_transition(&order, OrderStatus::Confirmed).await;
     let lease_until = shop.now().plus(Duration::from_secs(60));
     let claimed = claim(shop, 10).await;
-    let of_first: Vec<EventId> = claimed.iter().filter(|event| event.order == first).map(|event| event.id).collect();
+    let of_first: Vec<i64> =
+        claimed.iter().filter(|change| change.order == first).map(|change| change.position).collect();
     shop.store.mark_published(&of_first[..1], shop.now()).await.expect("a mark");
 
-    shop.store.release_events(&[], lease_until).await.expect("nothing to give back");
+    shop.store.release_changes(&[], lease_until).await.expect("nothing to give back");
     let lease_of_another = lease_until.plus(Duration::from_secs(1));
-    shop.store.release_events(&ids(&claimed), lease_of_another).await.expect("no claim of that time");
+    shop.store.release_changes(&positions(&claimed), lease_of_another).await.expect("no claim of that time");
     assert_eq!(claim(shop, 10).await, [], "the claim is not another's to end");
 
-    shop.store.release_events(&of_first, lease_until).await.expect("given back");
+    shop.store.release_changes(&of_first, lease_until).await.expect("given back");
     let again = claim(shop, 10).await;
-    assert_eq!(
-        told(&again),
-        [(first, "send-email"), (first, "clear-cart")],
-        "what is not published, and no other order"
-    );
-    assert_eq!(ids(&again), of_first[1..]);
+    assert_eq!(told(&again), [(first, 2)], "what is not published, and no other order");
+    assert_eq!(positions(&again), of_first[1..]);
 
-    // A relay that is late gives back what has become another's claim since: of the same events, of another time.
+    // A relay that is late gives back what has become another's claim since: of the same changes, of another time.
     shop.wait(60);
     let lease_until_now = shop.now().plus(Duration::from_secs(60));
-    assert_eq!(claim(shop, 10).await.len(), 5, "both claims were over");
-    shop.store.release_events(&ids(&claimed), lease_until).await.expect("nothing of it is left");
+    assert_eq!(claim(shop, 10).await.len(), 2, "both claims were over");
+    shop.store.release_changes(&positions(&claimed), lease_until).await.expect("nothing of it is left");
     assert_eq!(claim(shop, 10).await, []);
-    shop.store.release_events(&ids(&claimed), lease_until_now).await.expect("given back");
-    let mut wanted = vec![(first, "send-email"), (first, "clear-cart")];
-    wanted.extend(PLACED.map(|queue| (second, queue)));
-    assert_eq!(told(&claim(shop, 10).await), wanted);
+    shop.store.release_changes(&positions(&claimed), lease_until_now).await.expect("given back");
+    assert_eq!(told(&claim(shop, 10).await), [(second, 1), (first, 2)]);
 }
 
-pub(crate) async fn published_events_are_gone(shop: &Shop) {
+pub(crate) async fn published_changes_are_gone(shop: &Shop) {
     let lamp = shop.stocked("L-1", 100).await;
     placed(shop, &lamp).await;
     let claimed = claim(shop, 10).await;
     shop.store.mark_published(&[], shop.now()).await.expect("nothing to mark");
-    shop.store.mark_published(&ids(&claimed), shop.now()).await.expect("a mark");
+    shop.store.mark_published(&positions(&claimed), shop.now()).await.expect("a mark");
     shop.wait(3600);
     assert_eq!(claim(shop, 10).await, []);
     assert_eq!(shop.store.outbox_lag().await.expect("a read"), (0, None));

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use storekeeper::domain::cart::Limits;
 use storekeeper::domain::cart::{Cart, CartState, HoldState, Lifetime, LineChange};
-use storekeeper::domain::ids::{
-    CartKey, CartSessionId, EmailId, EventId, InventoryId, MovementId, OrderId, ProductId, UserId,
-};
+use storekeeper::domain::ids::{CartKey, CartSessionId, EmailId, InventoryId, MovementId, OrderId, ProductId, UserId};
 use storekeeper::domain::money::{Currency, Money, TaxRate};
 use storekeeper::domain::order::{OrderLine, OrderStatus, Totals};
 use storekeeper::domain::product::{Product, ProductStatus};
@@ -18,7 +16,7 @@ use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::SharedStore;
 use storekeeper::persistence::clock::Clock;
 use storekeeper::persistence::entry::{
-    Applied, Done, Entry, NewEvent, NewMovement, OrderChange, SessionAction, SessionChange, Work,
+    Applied, Done, Entry, NewMovement, OrderChange, SessionAction, SessionChange, Work,
 };
 use storekeeper::persistence::records::{EmailStatus, NewEmail, NewInventory, Order, OrderedLine, Page};
 use uuid::Uuid;
@@ -207,12 +205,8 @@ impl Shop {
                 .iter()
                 .map(|line| movement(line.inventory, Move::sell(line.quantity), Some(key), Some(order.id)))
                 .collect(),
-            order: Some(OrderChange::Place(Arc::new(order.clone()))),
-            events: vec![
-                event(order.id, "order-status", r#"{"sequence":1}"#),
-                event(order.id, "send-email", "{}"),
-                event(order.id, "clear-cart", "{}"),
-            ],
+            order: Some(OrderChange::Place { order: Arc::new(order.clone()), document: DOCUMENT.to_owned() }),
+            traceparent: Some(TRACEPARENT.to_owned()),
             ..Entry::default()
         })
         .await;
@@ -262,20 +256,21 @@ impl Shop {
                 id: order.id,
                 seen: OrderStatus::Pending,
                 to,
+                sequence: 2,
                 payment_reference: Some("payment 1".to_owned()),
             }),
-            events: vec![event(order.id, "order-status", r#"{"sequence":2}"#)],
+            traceparent: Some(TRACEPARENT.to_owned()),
             ..Entry::default()
         })
         .await;
     }
 
-    /// Publishes all events that wait.
+    /// Publishes all changes that wait.
     pub(crate) async fn publish_all(&self) {
         let now = self.now();
-        let claimed = self.store.claim_events(now, now, 1_000).await.expect("a claim");
-        let ids: Vec<EventId> = claimed.iter().map(|event| event.id).collect();
-        self.store.mark_published(&ids, now).await.expect("a mark");
+        let claimed = self.store.claim_changes(now, now, 1_000).await.expect("a claim");
+        let positions: Vec<i64> = claimed.iter().map(|change| change.position).collect();
+        self.store.mark_published(&positions, now).await.expect("a mark");
     }
 
     /// No rule of the books is broken.
@@ -320,15 +315,7 @@ pub(crate) fn movement(
     NewMovement { id, inventory, stock_move, cart, order, reference: None, actor: "test".into() }
 }
 
-/// Where events are said to be written.
+/// Where changes of orders are said to be made.
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-fn event(order: OrderId, queue: &'static str, payload: &str) -> NewEvent {
-    NewEvent {
-        id: EventId(Uuid::now_v7()),
-        order,
-        queue,
-        payload: payload.to_owned(),
-        traceparent: Some(TRACEPARENT.to_owned()),
-    }
-}
+/// What a placed order is said to be.
+pub(crate) const DOCUMENT: &str = r#"{"id":"an order"}"#;

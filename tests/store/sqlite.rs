@@ -36,17 +36,20 @@ pub(crate) async fn open(clock: Clock) -> Opened {
     }
 }
 
-fn options(folder: &Path) -> SqliteOptions {
+pub(crate) fn options(folder: &Path) -> SqliteOptions {
     SqliteOptions { folder: folder.to_owned(), readers: 2 }
 }
 
+/// The database's file, made if it is not there.
+pub(crate) async fn file(folder: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(folder.join("storekeeper.sqlite")).create_if_missing(true);
+    options.connect().await.expect("the file")
+}
+
 async fn past_the_rules(folder: &Path) -> SqliteConnection {
-    SqliteConnectOptions::new()
-        .filename(folder.join("storekeeper.sqlite"))
-        .pragma("ignore_check_constraints", "ON")
-        .connect()
-        .await
-        .expect("the file")
+    let mut connection = file(folder).await;
+    sqlx::raw_sql("PRAGMA ignore_check_constraints = ON").execute(&mut connection).await.expect("no rules");
+    connection
 }
 
 #[tokio::test]
@@ -168,8 +171,8 @@ async fn what_is_there_twice_is_found() {
     // SQLite can not drop a rule, but a table without it can take the table's place.
     shop.corrupt(
         "CREATE TABLE copy AS SELECT * FROM outbox; DROP TABLE outbox; ALTER TABLE copy RENAME TO outbox; \
-         INSERT INTO outbox SELECT position + 3, id, order_id, queue, payload, at, leased_until, published_at, traceparent \
-             FROM outbox WHERE queue = 'send-email'; \
+         INSERT INTO outbox SELECT position + 1, order_id, sequence, from_status, to_status, cart_key, cart_secret, document, at, \
+             leased_until, published_at, traceparent FROM outbox; \
          CREATE TABLE copy AS SELECT * FROM consumed_messages; DROP TABLE consumed_messages; \
          ALTER TABLE copy RENAME TO consumed_messages; \
          INSERT INTO consumed_messages VALUES ('send-email', 'm1', 1), ('send-email', 'm1', 2)",

@@ -2,10 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::domain::ids::EventId;
 use crate::domain::timestamp::Timestamp;
-use crate::persistence::records::{DeadLetter, NewEmail, OutboxEvent};
-use crate::persistence::rows::{DeadLetterRow, OutboxRow};
+use crate::persistence::records::{DeadLetter, NewEmail, OutboxRecord};
+use crate::persistence::rows::{DeadLetterRow, OutboxRow, outbox_records};
 use crate::persistence::{Outbox, StoreError};
 
 use super::PostgresStore;
@@ -34,7 +33,7 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Claims until `$3` the orders of the first `$2` events that wait unclaimed at `$1`, but those with another event that is
+/// Claims until `$3` the orders of the first `$2` changes that wait unclaimed at `$1`, but those with another change that is
 /// claimed.
 ///
 /// After a burst the statistics are of the quiet time before it, and say that nothing waits. So each step is done once,
@@ -49,18 +48,18 @@ const CLAIM: &str = "WITH first AS MATERIALIZED (
     UPDATE outbox SET leased_until = $3
     WHERE order_id = ANY(ARRAY(SELECT order_id FROM first EXCEPT SELECT order_id FROM claimed))
         AND coalesce(published_at, 0) = 0
-    RETURNING position, id, order_id, queue, payload, at, traceparent";
+    RETURNING position, order_id, sequence, from_status, to_status, cart_key, cart_secret, document, at, traceparent";
 
 #[async_trait]
 impl Outbox for PostgresStore {
-    /// Takes the orders of the first `limit` events that nobody has claimed, and of those orders all that waits: so
-    /// it may give some more events than `limit`, but never half an order.
-    async fn claim_events(
+    /// Takes the orders of the first `limit` changes that nobody has claimed, and of those orders all that waits: so
+    /// it may give some more than `limit`, but never half an order.
+    async fn claim_changes(
         &self,
         now: Timestamp,
         lease_until: Timestamp,
         limit: u32,
-    ) -> Result<Vec<OutboxEvent>, StoreError> {
+    ) -> Result<Vec<OutboxRecord>, StoreError> {
         let waiting: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM outbox WHERE published_at IS NULL AND leased_until <= $1)",
         )
@@ -73,7 +72,7 @@ impl Outbox for PostgresStore {
         }
         let mut transaction = self.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CLAIM_LOCK).execute(&mut *transaction).answered().await?;
-        let mut rows: Vec<OutboxRow> = sqlx::query_as(CLAIM)
+        let rows: Vec<OutboxRow> = sqlx::query_as(CLAIM)
             .bind(now.0)
             .bind(i64::from(limit))
             .bind(lease_until.0)
@@ -81,34 +80,33 @@ impl Outbox for PostgresStore {
             .answered()
             .await?;
         transaction.commit().await?;
-        rows.sort_by_key(|row| row.position);
-        Ok(rows.into_iter().map(OutboxEvent::from).collect())
+        outbox_records(rows)
     }
 
-    async fn release_events(&self, events: &[EventId], lease_until: Timestamp) -> Result<(), StoreError> {
-        if events.is_empty() {
+    async fn release_changes(&self, positions: &[i64], lease_until: Timestamp) -> Result<(), StoreError> {
+        if positions.is_empty() {
             return Ok(());
         }
         sqlx::query(
             "UPDATE outbox SET leased_until = 0 \
-             WHERE coalesce(published_at, 0) = 0 AND leased_until = $1 AND id = ANY($2)",
+             WHERE coalesce(published_at, 0) = 0 AND leased_until = $1 AND position = ANY($2)",
         )
         .bind(lease_until.0)
-        .bind(events.iter().map(|id| id.0).collect::<Vec<_>>())
+        .bind(positions)
         .execute(&self.pool)
         .answered()
         .await?;
         Ok(())
     }
 
-    async fn mark_published(&self, events: &[EventId], now: Timestamp) -> Result<(), StoreError> {
-        if events.is_empty() {
+    async fn mark_published(&self, positions: &[i64], now: Timestamp) -> Result<(), StoreError> {
+        if positions.is_empty() {
             return Ok(());
         }
         let mut transaction = self.begin().await?;
-        sqlx::query("UPDATE outbox SET published_at = $1 WHERE coalesce(published_at, 0) = 0 AND id = ANY($2)")
+        sqlx::query("UPDATE outbox SET published_at = $1 WHERE coalesce(published_at, 0) = 0 AND position = ANY($2)")
             .bind(now.0)
-            .bind(events.iter().map(|id| id.0).collect::<Vec<_>>())
+            .bind(positions)
             .execute(&mut *transaction)
             .answered()
             .await?;
@@ -117,7 +115,7 @@ impl Outbox for PostgresStore {
 
     async fn outbox_lag(&self) -> Result<(i64, Option<Timestamp>), StoreError> {
         let (waiting, oldest): (i64, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL), \
+            "SELECT (SELECT count(*) + 2 * count(document) FROM outbox WHERE published_at IS NULL), \
              (SELECT at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT 1)",
         )
         .fetch_one(&self.pool)

@@ -13,6 +13,7 @@ use sqlx::{Encode, Postgres, QueryBuilder, Type};
 use uuid::Uuid;
 
 use crate::domain::ids::OrderId;
+use crate::domain::order::OrderStatus;
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::plan::Plan;
 use crate::persistence::records::{Order, OrderedLine};
@@ -99,16 +100,24 @@ impl Writing {
         }
     }
 
-    /// Adds a column of the part's rows.
+    /// Adds a column of the part's rows, to a list of what is selected. (Rows of arrays in a `FROM` would be put away column by
+    /// column before the first of them is used.)
     fn column<'t, T: 't>(&mut self, values: impl Iterator<Item = T>) -> &mut Self
     where
         Vec<T>: Encode<'t, Postgres> + Type<Postgres>,
     {
-        if !std::mem::replace(&mut self.first_column, false) {
-            self.query.push(", ");
-        }
-        self.query.push_bind(values.collect::<Vec<T>>());
+        self.query.push(if std::mem::replace(&mut self.first_column, false) { "unnest(" } else { ", unnest(" });
+        self.array(values);
+        self.query.push(")");
         self
+    }
+
+    /// Adds values as one array.
+    fn array<'t, T: 't>(&mut self, values: impl Iterator<Item = T>)
+    where
+        Vec<T>: Encode<'t, Postgres> + Type<Postgres>,
+    {
+        self.query.push_bind(values.collect::<Vec<T>>());
     }
 
     /// Adds a column whose rows all say the same.
@@ -152,7 +161,7 @@ pub(super) async fn write_at_once(
 ) -> Result<Timestamp, sqlx::Error> {
     let mut writing = Writing::new();
     // Counted, and so the first to run.
-    writing.change("batch", 1, "INSERT INTO journal_batches (id, at) SELECT * FROM unnest(", ") AS new", |part| {
+    writing.change("batch", 1, "INSERT INTO journal_batches (id, at) SELECT ", "", |part| {
         part.column(std::iter::once(batch)).column(std::iter::once(plan.now.0));
     });
     add_locks(&mut writing, expected, plan);
@@ -183,7 +192,7 @@ fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>,
         "SELECT 1 FROM cart_sessions WHERE key = ANY(",
         ") ORDER BY key FOR UPDATE",
         |part| {
-            part.column(needs.sessions.iter().map(|key| key.0));
+            part.array(needs.sessions.iter().map(|key| key.0));
         },
     );
     writing.lock(
@@ -192,7 +201,7 @@ fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>,
         "SELECT 1 FROM orders WHERE id = ANY(",
         ") ORDER BY id FOR UPDATE",
         |part| {
-            part.column(needs.orders.iter().map(|id| id.0));
+            part.array(needs.orders.iter().map(|id| id.0));
         },
     );
     writing.lock(
@@ -201,14 +210,14 @@ fn add_locks(writing: &mut Writing, Expected { needs, products }: &Expected<'_>,
         "SELECT 1 FROM inventories WHERE id = ANY(",
         ") ORDER BY id FOR UPDATE",
         |part| {
-            part.column(plan.balances.iter().map(|row| row.id.0));
+            part.array(plan.balances.iter().map(|row| row.id.0));
         },
     );
     writing.lock(
         "product",
         products.len(),
-        "SELECT 1 FROM products WHERE (id, version) IN (SELECT * FROM unnest(",
-        ")) ORDER BY id FOR SHARE",
+        "SELECT 1 FROM products WHERE (id, version) IN (SELECT ",
+        ") ORDER BY id FOR SHARE",
         |part| {
             part.column(products.iter().map(|(id, _)| id.0)).column(products.iter().map(|(_, version)| *version));
         },
@@ -228,8 +237,8 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
         "opened_session",
         opened.len(),
         "INSERT INTO cart_sessions (key, secret, created_at, expires_at, state, version) \
-         SELECT new.*, 'open', 1 FROM unnest(",
-        ") AS new",
+         SELECT ",
+        ", 'open', 1",
         |part| {
             part.column(opened.iter().map(|row| row.key.0)).column(opened.iter().map(|row| &row.secret[..]));
             part.column(opened.iter().map(|row| row.created_at.0)).column(opened.iter().map(|row| row.expires_at.0));
@@ -240,7 +249,7 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
         "changed_session",
         changed.len(),
         "UPDATE cart_sessions SET state = new.state, version = version + 1, \
-         expires_at = coalesce(new.expires_at, cart_sessions.expires_at) FROM unnest(",
+         expires_at = coalesce(new.expires_at, cart_sessions.expires_at) FROM (SELECT ",
         ") AS new (key, state, seen, expires_at, now) \
          WHERE cart_sessions.key = new.key AND version = new.seen AND cart_sessions.state = 'open' \
          AND CASE new.state WHEN 'cleared' THEN true WHEN 'expired' THEN cart_sessions.expires_at <= new.now \
@@ -256,8 +265,8 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
         "opened_hold",
         opened.len(),
         "INSERT INTO holds (cart_key, number, product_id, inventory_id, quantity, state) \
-         SELECT new.*, 'open' FROM unnest(",
-        ") AS new",
+         SELECT ",
+        ", 'open'",
         |part| {
             part.column(opened.iter().map(|row| row.cart.0)).column(opened.iter().map(|row| row.number));
             part.column(opened.iter().map(|row| row.product.0)).column(opened.iter().map(|row| row.inventory.0));
@@ -268,7 +277,7 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
     writing.change(
         "changed_hold",
         changed.len(),
-        "UPDATE holds SET quantity = new.quantity, state = new.state FROM unnest(",
+        "UPDATE holds SET quantity = new.quantity, state = new.state FROM (SELECT ",
         ") AS new (cart_key, number, seen, quantity, state) \
          WHERE holds.cart_key = new.cart_key AND holds.number = new.number AND holds.quantity = new.seen \
          AND holds.state = 'open'",
@@ -286,7 +295,7 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
         "balance",
         balances.len(),
         "UPDATE inventories SET on_hand = on_hand + new.on_hand_change, held = held + new.held_change, \
-         seq = seq + new.rows, last_movement = new.last_movement, updated_at = new.at FROM unnest(",
+         seq = seq + new.rows, last_movement = new.last_movement, updated_at = new.at FROM (SELECT ",
         ") AS new (id, on_hand_change, held_change, rows, last_movement, seen, at) \
          WHERE inventories.id = new.id AND seq = new.seen",
         |part| {
@@ -302,8 +311,8 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
         "movement",
         rows.len(),
         "INSERT INTO movements (id, previous, inventory_id, seq, reason, action, units, on_hand_change, held_change, \
-         on_hand, held, cart_key, order_id, reference, actor, at) SELECT * FROM unnest(",
-        ") AS new",
+         on_hand, held, cart_key, order_id, reference, actor, at) SELECT ",
+        "",
         |part| {
             let moves = || rows.iter().map(|row| row.movement);
             part.column(moves().map(|movement| movement.id.0)).column(rows.iter().map(|row| row.previous.0));
@@ -327,8 +336,8 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         "placed_order",
         plan.placed_orders.len(),
         "INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total, \
-         status, sequence, shipping_address, payment_reference, created_at, updated_at) SELECT * FROM unnest(",
-        ") AS new",
+         status, sequence, shipping_address, payment_reference, created_at, updated_at) SELECT ",
+        "",
         |part| {
             part.column(orders().map(|order: &Order| order.id.0)).column(orders().map(|order| order.cart.key.0));
             part.column(orders().map(|order| order.user.0)).column(orders().map(|order| order.user_name.as_str()));
@@ -348,7 +357,7 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         "changed_order",
         changed.len(),
         "UPDATE orders SET status = new.status, sequence = sequence + 1, updated_at = new.at, \
-         payment_reference = coalesce(new.payment_reference, orders.payment_reference) FROM unnest(",
+         payment_reference = coalesce(new.payment_reference, orders.payment_reference) FROM (SELECT ",
         ") AS new (id, seen, status, payment_reference, at) WHERE orders.id = new.id AND orders.status = new.seen",
         |part| {
             part.column(changed.iter().map(|row| row.id.0)).column(changed.iter().map(|row| row.seen.name()));
@@ -356,18 +365,23 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
             part.column(changed.iter().map(|row| row.payment_reference)).same(changed.len(), plan.now.0);
         },
     );
-    let events = &plan.events;
+    let told = &plan.told;
     writing.insert(
-        "event",
-        events.len(),
-        "INSERT INTO outbox (id, order_id, queue, payload, at, traceparent) \
-         SELECT id, order_id, queue, payload, at, traceparent FROM unnest(",
-        ") WITH ORDINALITY AS new (id, order_id, queue, payload, at, traceparent, place) ORDER BY place",
+        "told",
+        told.len(),
+        "INSERT INTO outbox (order_id, sequence, from_status, to_status, cart_key, cart_secret, document, at, \
+         traceparent) SELECT ",
+        "",
         |part| {
-            part.column(events.iter().map(|event| event.id.0)).column(events.iter().map(|event| event.order.0));
-            part.column(events.iter().map(|event| event.queue));
-            part.column(events.iter().map(|event| event.payload.as_str())).same(events.len(), plan.now.0);
-            part.column(events.iter().map(|event| event.traceparent.as_deref()));
+            let placed = || told.iter().map(|change| change.placed);
+            part.column(told.iter().map(|change| change.order.0)).column(told.iter().map(|change| change.sequence));
+            part.column(told.iter().map(|change| change.from.map(OrderStatus::name)));
+            part.column(told.iter().map(|change| change.to.name()));
+            part.column(placed().map(|placed| placed.map(|(cart, _)| cart.key.0)));
+            part.column(placed().map(|placed| placed.map(|(cart, _)| cart.secret.to_vec())));
+            part.column(placed().map(|placed| placed.map(|(_, document)| document)));
+            part.column(told.iter().map(|change| change.at.0));
+            part.column(told.iter().map(|change| change.traceparent));
         },
     );
 }
@@ -382,8 +396,8 @@ fn add_items(writing: &mut Writing, plan: &Plan<'_>) {
         "order_item",
         items.len(),
         "INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total) \
-         SELECT * FROM unnest(",
-        ") AS new",
+         SELECT ",
+        "",
         |part| {
             part.column(items.iter().map(|(order, ..)| order.0)).column(items.iter().map(|(_, position, _)| *position));
             let ordered = || items.iter().map(|(.., ordered)| *ordered);
@@ -404,8 +418,8 @@ fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
         "mail",
         mails.len(),
         "INSERT INTO emails (id, sender, recipient, subject, body, html, source, status, due_at, created_at) \
-         SELECT new.*, created_at FROM unnest(",
-        ") AS new (id, sender, recipient, subject, body, html, source, status, created_at)",
+         SELECT ",
+        "",
         |part| {
             part.column(mails.iter().map(|mail| mail.id.0)).column(mails.iter().map(|mail| mail.sender.as_str()));
             part.column(mails.iter().map(|mail| mail.recipient.as_str()));
@@ -414,15 +428,16 @@ fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
             part.column(mails.iter().map(|mail| mail.html.as_deref()));
             part.column(mails.iter().map(|mail| mail.source.as_str()));
             part.column(mails.iter().map(|mail| mail.status.name()));
-            part.column(mails.iter().map(|mail| mail.created_at.0));
+            let made_at = || mails.iter().map(|mail| mail.created_at.0);
+            part.column(made_at()).column(made_at());
         },
     );
     let remembered = &plan.remembered;
     writing.insert(
         "remembered",
         remembered.len(),
-        "INSERT INTO idempotency_keys (scope, key, fingerprint, status, headers, body, at) SELECT * FROM unnest(",
-        ") AS new",
+        "INSERT INTO idempotency_keys (scope, key, fingerprint, status, headers, body, at) SELECT ",
+        "",
         |part| {
             let responses = || remembered.iter().map(|row| &row.response);
             part.column(remembered.iter().map(|row| row.key.scope.as_str()));
@@ -437,8 +452,8 @@ fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
     writing.insert(
         "consumed",
         messages.len(),
-        "INSERT INTO consumed_messages (queue, message_id, at) SELECT * FROM unnest(",
-        ") AS new",
+        "INSERT INTO consumed_messages (queue, message_id, at) SELECT ",
+        "",
         |part| {
             part.column(messages.iter().map(|message| message.queue));
             part.column(messages.iter().map(|message| message.id.as_str())).same(messages.len(), plan.now.0);

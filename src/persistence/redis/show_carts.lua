@@ -59,6 +59,11 @@ local function show(hash, session, ended, at)
         end
         return last + 1
     end
+    -- One that ends, ends once: nothing is newer than that.
+    if life == '0' and call('SET', ended, version, 'PX', remembered_for, 'NX') then
+        call('DEL', hash, session)
+        return last + 1
+    end
     -- A wrong type is nothing to it.
     local versions = call('MGET', session, ended)
     local shown = versions[1] or versions[2] or ''

@@ -10,7 +10,7 @@ use crate::persistence::records::Verdict;
 
 use super::error::store_error;
 
-const DIALECT: Dialect = Dialect { text_of_id: "hex(", ledger: LEDGER, events: EVENTS };
+const DIALECT: Dialect = Dialect { text_of_id: "hex(", ledger: LEDGER };
 
 /// Verifies all rules in the transaction that `connection` is in.
 pub(super) async fn verdicts(connection: &mut SqliteConnection) -> Result<Vec<Verdict>, StoreError> {
@@ -79,28 +79,3 @@ const LEDGER: &str = "
     UNION ALL
     SELECT 3, hex(inventories.id) FROM inventories LEFT JOIN total ON total.inventory_id = inventories.id
     WHERE last_movement IS NOT newest";
-
-/// Of the changes of an order that are told, each one's number less its place is how many were removed before them.
-const EVENTS: &str = "
-    WITH placed AS (
-        SELECT order_id, queue, CASE WHEN queue = 'order-status' AND json_valid(payload)
-                   THEN payload ->> 'sequence' - row_number() OVER (PARTITION BY order_id, queue ORDER BY position)
-               END AS removed
-        FROM outbox
-    ), events AS MATERIALIZED (
-        SELECT order_id, sum(queue = 'send-email') AS mails, sum(queue = 'clear-cart') AS clearings,
-               sum(queue = 'order-status') AS changes, count(removed) AS numbers,
-               min(removed) AS removed, max(removed) AS removed_most
-        FROM placed GROUP BY order_id
-    ), told AS (
-        SELECT id, sequence, created_at, updated_at, coalesce(mails, 0) AS mails, coalesce(clearings, 0) AS clearings,
-               coalesce(changes, 0) AS changes, coalesce(numbers, 0) AS numbers, removed, removed_most,
-               coalesce((SELECT at FROM outbox_horizon), -1) AS horizon
-        FROM orders LEFT JOIN events ON events.order_id = orders.id
-    )
-    SELECT 0, hex(id) FROM told WHERE NOT (
-        numbers = changes AND mails <= clearings AND clearings <= 1 AND CASE
-            WHEN changes = 0 THEN updated_at <= horizon
-            WHEN removed = 0 THEN removed_most = 0 AND changes = sequence AND mails = 1
-            ELSE removed > 0 AND removed_most = removed AND removed + changes = sequence AND created_at <= horizon
-        END)";

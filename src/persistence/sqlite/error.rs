@@ -38,7 +38,7 @@ const UNIQUE_RULES: [(&str, &str); 25] = [
     ("orders.cart_key", "orders_one_a_cart"),
     ("order_items.order_id, order_items.position", "order_items_pkey"),
     ("outbox.position", "outbox_pkey"),
-    ("outbox.id", "outbox_id_unique"),
+    ("outbox.order_id, outbox.sequence", "outbox_once"),
     ("outbox_horizon.one", "outbox_horizon_pkey"),
     ("consumed_messages.queue, consumed_messages.message_id", "consumed_messages_once"),
     ("dead_letters.queue, dead_letters.message_id", "dead_letters_pkey"),
@@ -111,16 +111,11 @@ mod tests {
     use sqlx::{AssertSqlSafe, ConnectOptions};
 
     use super::*;
-
-    const SCHEMA: &str = concat!(
-        include_str!("../../../migrations/sqlite/0001_shop.sql"),
-        include_str!("../../../migrations/sqlite/0002_keeping.sql"),
-        include_str!("../../../migrations/sqlite/0003_traces.sql")
-    );
+    use crate::persistence::sqlite::MIGRATIONS;
 
     async fn with_schema() -> SqliteConnection {
         let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await.expect("a database");
-        sqlx::raw_sql(SCHEMA).execute(&mut connection).await.expect("the schema");
+        MIGRATIONS.run(&mut connection).await.expect("the schema");
         connection
     }
 
@@ -131,7 +126,8 @@ mod tests {
     /// The columns of each unique rule of the schema, as SQLite tells them.
     async fn unique_columns(connection: &mut SqliteConnection) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
-        for table in texts(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'".to_owned()).await {
+        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> '_sqlx_migrations'";
+        for table in texts(connection, tables.to_owned()).await {
             let indexes = format!("SELECT name FROM pragma_index_list('{table}') WHERE \"unique\" = 1");
             for index in texts(connection, indexes).await {
                 let columns = format!("SELECT '{table}.' || name FROM pragma_index_info('{index}') ORDER BY seqno");
@@ -146,13 +142,15 @@ mod tests {
 
     #[tokio::test]
     async fn every_unique_rule_of_the_schema_has_a_name() {
-        let in_schema = unique_columns(&mut with_schema().await).await;
+        let mut connection = with_schema().await;
+        let in_schema = unique_columns(&mut connection).await;
         let named: BTreeSet<String> = UNIQUE_RULES.iter().map(|(columns, _)| (*columns).to_owned()).collect();
         assert_eq!(in_schema, named);
+        let schema = texts(&mut connection, "SELECT coalesce(sql, '') FROM sqlite_schema".to_owned()).await.concat();
         for (columns, rule) in UNIQUE_RULES {
             let table = columns.split_once('.').map_or("", |(table, _)| table);
-            let own_name = SCHEMA.contains(&format!("CONSTRAINT {rule} UNIQUE"))
-                || SCHEMA.contains(&format!("CONSTRAINT {rule} PRIMARY KEY"));
+            let own_name = schema.contains(&format!("CONSTRAINT {rule} UNIQUE"))
+                || schema.contains(&format!("CONSTRAINT {rule} PRIMARY KEY"));
             assert!(own_name || rule == format!("{table}_pkey"), "{rule} is not in the schema");
         }
     }

@@ -229,6 +229,11 @@ fn json_of_ids(ids: impl Iterator<Item = Uuid>) -> String {
     serde_json::Value::from_iter(ids.map(|id| id.simple().to_string())).to_string()
 }
 
+/// Numbers as one JSON text, for `WHERE number IN (SELECT value FROM json_each(…))`.
+fn json_of_numbers(numbers: &[i64]) -> String {
+    serde_json::Value::from_iter(numbers.iter().copied()).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

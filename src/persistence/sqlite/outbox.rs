@@ -2,26 +2,25 @@
 
 use async_trait::async_trait;
 
-use crate::domain::ids::EventId;
 use crate::domain::timestamp::Timestamp;
-use crate::persistence::records::{DeadLetter, NewEmail, OutboxEvent};
-use crate::persistence::rows::{DeadLetterRow, OutboxRow};
+use crate::persistence::records::{DeadLetter, NewEmail, OutboxRecord};
+use crate::persistence::rows::{DeadLetterRow, OutboxRow, outbox_records};
 use crate::persistence::{Outbox, StoreError};
 
 use super::error::store_error;
 use super::mail::insert_email;
-use super::{SqliteStore, json_of_ids};
+use super::{SqliteStore, json_of_numbers};
 
 #[async_trait]
 impl Outbox for SqliteStore {
-    /// Takes the orders of the first `limit` events that nobody has claimed, and of those orders all that waits: so
-    /// it may give some more events than `limit`, but never half an order.
-    async fn claim_events(
+    /// Takes the orders of the first `limit` changes that nobody has claimed, and of those orders all that waits: so
+    /// it may give some more than `limit`, but never half an order.
+    async fn claim_changes(
         &self,
         now: Timestamp,
         lease_until: Timestamp,
         limit: u32,
-    ) -> Result<Vec<OutboxEvent>, StoreError> {
+    ) -> Result<Vec<OutboxRecord>, StoreError> {
         let waiting: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM outbox WHERE published_at IS NULL AND leased_until <= $1)",
         )
@@ -33,17 +32,18 @@ impl Outbox for SqliteStore {
             return Ok(Vec::new());
         }
         let mut transaction = self.begin().await?;
-        let mut rows: Vec<OutboxRow> = sqlx::query_as(
+        let rows: Vec<OutboxRow> = sqlx::query_as(
             "WITH claimable AS ( \
-                 SELECT order_id FROM outbox event \
+                 SELECT order_id FROM outbox waiting \
                  WHERE published_at IS NULL AND leased_until <= $1 AND NOT EXISTS \
-                     (SELECT 1 FROM outbox claimed WHERE claimed.order_id = event.order_id \
+                     (SELECT 1 FROM outbox claimed WHERE claimed.order_id = waiting.order_id \
                       AND claimed.published_at IS NULL AND claimed.leased_until > $1) \
                  ORDER BY position LIMIT $2 \
              ) \
              UPDATE outbox SET leased_until = $3 \
              WHERE published_at IS NULL AND order_id IN (SELECT order_id FROM claimable) \
-             RETURNING position, id, order_id, queue, payload, at, traceparent",
+             RETURNING position, order_id, sequence, from_status, to_status, cart_key, \
+             cart_secret, document, at, traceparent",
         )
         .bind(now.0)
         .bind(limit)
@@ -52,38 +52,37 @@ impl Outbox for SqliteStore {
         .await
         .map_err(store_error)?;
         transaction.commit().await?;
-        rows.sort_by_key(|row| row.position);
-        Ok(rows.into_iter().map(OutboxEvent::from).collect())
+        outbox_records(rows)
     }
 
-    async fn release_events(&self, events: &[EventId], lease_until: Timestamp) -> Result<(), StoreError> {
-        if events.is_empty() {
+    async fn release_changes(&self, positions: &[i64], lease_until: Timestamp) -> Result<(), StoreError> {
+        if positions.is_empty() {
             return Ok(());
         }
         let mut transaction = self.begin().await?;
         sqlx::query(
             "UPDATE outbox SET leased_until = 0 \
-             WHERE published_at IS NULL AND leased_until = $1 AND id IN (SELECT unhex(value) FROM json_each($2))",
+             WHERE published_at IS NULL AND leased_until = $1 AND position IN (SELECT value FROM json_each($2))",
         )
         .bind(lease_until.0)
-        .bind(json_of_ids(events.iter().map(|id| id.0)))
+        .bind(json_of_numbers(positions))
         .execute(&mut *transaction)
         .await
         .map_err(store_error)?;
         transaction.commit().await
     }
 
-    async fn mark_published(&self, events: &[EventId], now: Timestamp) -> Result<(), StoreError> {
-        if events.is_empty() {
+    async fn mark_published(&self, positions: &[i64], now: Timestamp) -> Result<(), StoreError> {
+        if positions.is_empty() {
             return Ok(());
         }
         let mut transaction = self.begin().await?;
         sqlx::query(
             "UPDATE outbox SET published_at = $1 \
-             WHERE published_at IS NULL AND id IN (SELECT unhex(value) FROM json_each($2))",
+             WHERE published_at IS NULL AND position IN (SELECT value FROM json_each($2))",
         )
         .bind(now.0)
-        .bind(json_of_ids(events.iter().map(|id| id.0)))
+        .bind(json_of_numbers(positions))
         .execute(&mut *transaction)
         .await
         .map_err(store_error)?;
@@ -92,7 +91,7 @@ impl Outbox for SqliteStore {
 
     async fn outbox_lag(&self) -> Result<(i64, Option<Timestamp>), StoreError> {
         let (waiting, oldest): (i64, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL), \
+            "SELECT (SELECT count(*) + 2 * count(document) FROM outbox WHERE published_at IS NULL), \
              (SELECT at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT 1)",
         )
         .fetch_one(&self.readers)
