@@ -2,9 +2,8 @@
 //! when it goes out, and are the same each time.
 
 use serde::Serialize;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
-use crate::domain::ids::OrderId;
 use crate::persistence::records::OutboxRecord;
 
 use super::bus::Message;
@@ -18,7 +17,7 @@ use super::{CLEAR_CART, ORDER_STATUS, SEND_EMAIL};
 /// When a document can not be written as JSON, which is a fault of the program.
 pub fn messages(change: &OutboxRecord) -> Result<Vec<Message>, serde_json::Error> {
     let message = |queue: &str, payload: String| Message {
-        id: event_id(change.order, change.sequence, queue).to_string(),
+        id: event_id(change, queue).to_string(),
         queue: queue.to_owned(),
         payload,
         at: change.at,
@@ -34,10 +33,13 @@ pub fn messages(change: &OutboxRecord) -> Result<Vec<Message>, serde_json::Error
     Ok(messages)
 }
 
-/// The identifier of an event: a name-based UUID (version 5) of queue and number of the change, within the order. So one that goes
-/// out again has the one that it had.
-fn event_id(order: OrderId, sequence: i64, queue: &str) -> Uuid {
-    Uuid::new_v5(&order.0, format!("{queue}/{sequence}").as_bytes())
+/// The identifier of an event: a `UUIDv7` of the change's time, with a hash of order, number of the change and queue in the place of
+/// what is random in others. So one that goes out again has the one that it had.
+fn event_id(change: &OutboxRecord, queue: &str) -> Uuid {
+    let name = Uuid::new_v5(&change.order.0, format!("{queue}/{}", change.sequence).as_bytes());
+    let [_, _, _, _, _, _, hash @ ..] = name.into_bytes();
+    let millis = u64::try_from(change.at.0 / 1_000).unwrap_or_default();
+    Builder::from_unix_timestamp_millis(millis, &hash).into_uuid()
 }
 
 fn json_of(document: &impl Serialize) -> Result<String, serde_json::Error> {
@@ -49,7 +51,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::domain::ids::{CartKey, CartSessionId};
+    use crate::domain::ids::{CartKey, CartSessionId, OrderId};
     use crate::domain::order::OrderStatus;
     use crate::domain::timestamp::Timestamp;
 
@@ -111,6 +113,6 @@ mod tests {
         let ids = || changes.clone().flat_map(|change| messages(&change).expect("messages")).map(|message| message.id);
         assert_eq!(ids().collect::<HashSet<_>>().len(), 3 * 3 * 3);
         assert_eq!(ids().collect::<Vec<_>>(), ids().collect::<Vec<_>>());
-        assert!(ids().all(|id| Uuid::try_parse(&id).is_ok_and(|id| id.get_version_num() == 5)));
+        assert!(ids().all(|id| Uuid::try_parse(&id).is_ok_and(|id| id.get_version_num() == 7)));
     }
 }
