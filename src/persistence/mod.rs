@@ -14,6 +14,7 @@ pub mod forget;
 mod memory;
 pub mod open;
 mod plan;
+mod planned;
 pub mod postgres;
 pub mod records;
 pub mod redis;

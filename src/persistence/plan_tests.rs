@@ -6,6 +6,7 @@ use super::*;
 use crate::domain::cart::CartLine;
 use crate::domain::stock::{Action, Move, Reason};
 use crate::persistence::entry::Remember;
+use crate::persistence::records::StoredResponse;
 
 const NOW: Timestamp = Timestamp(1_000);
 
