@@ -1,7 +1,7 @@
 //! A checkout, from the claimed cart to the order: one journal entry that ends the cart, sells its holds, places the
 //! order and puts it into the outbox. And the later changes of an order, each one entry too.
 //!
-//! Called by the order coordinator, on a task of its own each.
+//! Called by the order coordinator, on a task of its own each, on the coordinator's thread.
 
 use std::sync::Arc;
 use std::time::Instant;

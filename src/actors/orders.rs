@@ -1,6 +1,7 @@
 //! The order coordinator: checks carts out and changes orders.
 //!
-//! Each checkout and each change of an order runs on a task of its own, so that one which dies takes nothing with it.
+//! Each checkout and each change of an order runs on a task of its own, so that one which dies takes nothing with it. The
+//! tasks run on the coordinator's thread.
 //! The coordinator keeps the changes of one order apart: the next begins when the last one's outcome is known. The
 //! checkouts of one cart are kept apart by the cart.
 
@@ -128,14 +129,14 @@ impl OrdersActor {
     }
 
     /// Does something on a task of its own, and tells who waits what came of it.
-    fn spawn<T: Send + 'static>(
+    fn spawn<T: 'static>(
         &self,
-        work: impl Future<Output = Result<T, CommandError>> + Send + 'static,
+        work: impl Future<Output = Result<T, CommandError>> + 'static,
         mut ticket: Ticket,
         reply: Reply<T>,
     ) -> Task<()> {
         ticket.begin();
-        self.birth.spawn(async move {
+        self.birth.spawn_here(async move {
             let answer = work.await;
             ticket.answered(&answer);
             drop(reply.send(answer));

@@ -49,11 +49,26 @@ impl Birth {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        Task::begin(self.identity, task, self.on_death())
+    }
+
+    /// The same on the actor's own thread. What asks actors and the journal again and again is done there: each answer from one thread
+    /// to another costs more than what is asked.
+    pub(super) fn spawn_here<F>(&self, task: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        Task::begin_here(self.identity, task, self.on_death())
+    }
+
+    /// What is done when a task has died.
+    fn on_death(&self) -> impl FnOnce(&Panicked) + Send + Unpin + 'static {
         let (identity, gauge) = (self.identity, Arc::clone(&self.gauge));
-        Task::begin(identity, task, move |Panicked(told)| {
+        move |Panicked(told)| {
             tracing::error!(kind = identity.kind.name(), id = %identity, "a task of an actor died: {told}");
             gauge.task_panicked(told);
-        })
+        }
     }
 }
 

@@ -313,6 +313,15 @@ impl<T> Task<T> {
     {
         Self(tokio::spawn(identity.watch(task, panicked)))
     }
+
+    /// The same on the thread that this is called on, which is an arbiter's.
+    pub(super) fn begin_here<F>(identity: Identity, task: F, panicked: impl FnOnce(&Panicked) + Unpin + 'static) -> Self
+    where
+        F: Future<Output = T> + 'static,
+        T: 'static,
+    {
+        Self(tokio::task::spawn_local(identity.watch(task, panicked)))
+    }
 }
 
 impl<T> Future for Task<T> {
