@@ -309,7 +309,7 @@ pub trait Orders: Send + Sync {
     async fn remembered(&self, key: &IdempotencyKey, not_before: Timestamp) -> Result<Option<Remembered>, StoreError>;
 }
 
-/// Events on their way out, and messages on their way in.
+/// Changes of orders on their way out, and messages on their way in.
 #[async_trait]
 pub trait Outbox: Send + Sync {
     /// Claims changes of orders that are not published until `lease_until`: whole orders, oldest first, those of one

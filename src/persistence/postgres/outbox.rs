@@ -1,4 +1,4 @@
-//! Events on their way out and messages on their way in, in PostgreSQL.
+//! Changes of orders on their way out and messages on their way in, in PostgreSQL.
 
 use async_trait::async_trait;
 
@@ -10,7 +10,7 @@ use crate::persistence::{Outbox, StoreError};
 use super::PostgresStore;
 use super::error::Answer;
 
-/// The lock that whoever claims events holds: of two servers the second sees what the first has claimed. The number
+/// The lock that whoever claims changes holds: of two servers the second sees what the first has claimed. The number
 /// is the program's own, as good as any other.
 const CLAIM_LOCK: i64 = 0x5374_6f72_656b_6570;
 

@@ -1,4 +1,4 @@
-//! Events on their way out and messages on their way in, in SQLite.
+//! Changes of orders on their way out and messages on their way in, in SQLite.
 
 use async_trait::async_trait;
 

@@ -104,7 +104,7 @@ mod tests {
             for (.., step) in plan {
                 let table = step.split(' ').nth(1).and_then(|name| GROWING.iter().find(|table| **table == name));
                 if let Some(table) = table {
-                    // The first event that waits is the first one of its index.
+                    // The first change that waits is the first one of its index.
                     let first = step == "SCAN outbox USING INDEX outbox_waiting";
                     assert!(first || step.starts_with("SEARCH "), "{statement}: {step}");
                     searched.push(*table);
