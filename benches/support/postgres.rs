@@ -210,7 +210,7 @@ impl Rows for Writer {
                  SELECT id, previous, product, seq, 'sale', 'OUT', 1, -1, -1, on_hand, held, cart, sold, buyer::text, $11
                  FROM (SELECT unnest($6::uuid[]), unnest($7::uuid[]), unnest($8::uuid[]), unnest($9::uuid[]),
                      unnest($10::uuid[]), unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::bigint[]),
-                     unnest($18::uuid[])) AS new (id, previous, product, cart, sold, seq, held, on_hand, buyer)
+                     unnest($16::uuid[])) AS new (id, previous, product, cart, sold, seq, held, on_hand, buyer)
              ), session AS (
                  UPDATE cart_sessions SET state = 'ordered', version = 2 WHERE key = ANY($9)
              ), hold AS (
@@ -219,18 +219,15 @@ impl Rows for Writer {
                  INSERT INTO orders (id, cart_key, user_id, user_name, user_email, currency, subtotal, tax, grand_total,
                      status, sequence, created_at, updated_at)
                  SELECT id, cart, buyer, 'Buyer', 'buyer@example.org', 'EUR', 1999, 0, 1999, 'PENDING', 1, $11, $11
-                 FROM (SELECT unnest($10::uuid[]), unnest($9::uuid[]), unnest($18::uuid[])) AS new (id, cart, buyer)
+                 FROM (SELECT unnest($10::uuid[]), unnest($9::uuid[]), unnest($16::uuid[])) AS new (id, cart, buyer)
              ), item AS (
                  INSERT INTO order_items (order_id, position, product_id, inventory_id, name, sku, price, quantity, total)
                  SELECT id, 0, product, product, 'Tea 0', 'SKU-0', 1999, 1, 1999
                  FROM (SELECT unnest($10::uuid[]), unnest($8::uuid[])) AS new (id, product)
              ), batch AS (
-                 INSERT INTO journal_batches (id, at) VALUES ($17, $11)
+                 INSERT INTO journal_batches (id, at) VALUES ($15, $11)
              )
-             INSERT INTO outbox (order_id, sequence, to_status, cart_key, cart_secret, document, at)
-             SELECT sold, 1, 'PENDING', cart, secret, document, $11
-             FROM (SELECT unnest($10::uuid[]), unnest($9::uuid[]), unnest($15::bytea[]), unnest($16::text[])) AS new
-                 (sold, cart, secret, document)",
+             INSERT INTO outbox (order_id, sequence, to_status, at) SELECT unnest($10::uuid[]), 1, 'PENDING', $11",
         )
         .bind(column(&batch.changes, |change| change.product))
         .bind(column(&batch.changes, |change| change.last.id))
@@ -246,8 +243,6 @@ impl Rows for Writer {
         .bind(column(sales, |sale| sale.movement.seq))
         .bind(column(sales, |sale| sale.movement.held))
         .bind(column(sales, |sale| sale.movement.on_hand))
-        .bind(sales.iter().map(|sale| &sale.hold.secret[..]).collect::<Vec<_>>())
-        .bind(sales.iter().map(|sale| sale.document.as_str()).collect::<Vec<_>>())
         .bind(batch.id)
         .bind(column(sales, |sale| sale.buyer))
         .execute(&mut self.0)

@@ -42,8 +42,6 @@ pub(crate) struct Sale {
     pub(crate) buyer: Uuid,
     /// The unit leaves.
     pub(crate) movement: Movement,
-    /// What is to be told of it, JSON.
-    pub(crate) document: String,
 }
 
 /// A ledger row.
@@ -143,11 +141,7 @@ impl Books {
         let hold = self.carts.pop_back().expect("carts are filled before");
         let (order, movement) = (Uuid::now_v7(), self.next(hold.product, -1, -1));
         let buyer = Uuid::from_u128(u128::try_from(movement.seq).expect("a positive number") % BUYERS);
-        let document = format!(
-            r#"{{"id":"{order}","userId":"{buyer}","userName":"Buyer","userEmail":"buyer@example.org","subtotal":19.99,"tax":0.00,"grandTotal":19.99,"currency":"EUR","status":"PENDING","shippingAddress":null,"paymentReference":null,"orderItems":[{{"productId":"{}","productName":"Tea 0","sku":"SKU-0","price":19.99,"quantity":1,"total":19.99}}],"createdAt":"2026-01-01T00:00:00.000Z","updatedAt":"2026-01-01T00:00:00.000Z"}}"#,
-            hold.product
-        );
-        Sale { hold, order, buyer, movement, document }
+        Sale { hold, order, buyer, movement }
     }
 
     fn batch<T>(all: Vec<T>, row: impl Fn(&T) -> (Uuid, Movement)) -> Batch<T> {

@@ -183,8 +183,8 @@ impl Rows for Writer {
                 sales.len(),
             ),
             insert(
-                "outbox (order_id, sequence, to_status, cart_key, cart_secret, document, at)",
-                "(?, 1, 'PENDING', ?, ?, ?, ?)",
+                "outbox (order_id, sequence, to_status, at)",
+                "(?, 1, 'PENDING', ?)",
                 sales.len(),
             ),
         ];
@@ -201,9 +201,7 @@ impl Rows for Writer {
         for Sale { hold, order, .. } in sales {
             query = query.bind(order).bind(hold.product).bind(hold.product);
         }
-        for Sale { hold, order, document, .. } in sales {
-            query = query.bind(order).bind(hold.cart).bind(&hold.secret[..]).bind(document.as_str()).bind(at);
-        }
+        query = sales.iter().fold(query, |query, sale| query.bind(sale.order).bind(at));
         query.execute(&mut self.0).await.expect("the rows are written");
     }
 }

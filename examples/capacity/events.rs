@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: &str = "SELECT (SELECT count(*) FROM consumed_messages WHERE queue = 'send-email'),
     EXISTS (SELECT 1 FROM outbox WHERE published_at IS NULL)";
 /// Mails of orders, those of them that are for different orders, and events, three of each placed order.
-const BOOKS: &str = "SELECT count(*), count(DISTINCT subject), (SELECT count(*) + 2 * count(document) FROM outbox)
+const BOOKS: &str = "SELECT count(*), count(DISTINCT subject), (SELECT count(*) + 2 * count(CASE sequence WHEN 1 THEN 1 END) FROM outbox)
     FROM emails WHERE source = 'orders'";
 
 /// When what came last was done, since the first checkout was sent.

@@ -95,7 +95,7 @@ pub(super) async fn checkout(
         };
         let document = json_of(&OrderDocument::of(&order))?;
         let order = Arc::new(order);
-        let entry = placing(&claim.cart, &order, &document, versions, command);
+        let entry = placing(&claim.cart, &order, versions, command);
         parts.faults.pass(ActorKind::Orders, Moment::During, None).await;
         match parts.journal.write(entry, command.deadline).await {
             Ok(_) => {
@@ -175,19 +175,13 @@ async fn price(
     Ok((order, versions))
 }
 
-/// The entry that ends the cart as this order, of which `document` tells.
-fn placing(
-    cart: &Cart,
-    order: &Arc<Order>,
-    document: &str,
-    versions: Vec<(ProductId, i64)>,
-    command: &Command<Order>,
-) -> Entry {
+/// The entry that ends the cart as this order.
+fn placing(cart: &Cart, order: &Arc<Order>, versions: Vec<(ProductId, i64)>, command: &Command<Order>) -> Entry {
     let mut entry = ending(cart, CartState::Ordered, &command.actor);
     for movement in &mut entry.movements {
         movement.order = Some(order.id);
     }
-    entry.order = Some(OrderChange::Place { order: Arc::clone(order), document: document.to_owned() });
+    entry.order = Some(OrderChange::Place(Arc::clone(order)));
     entry.traceparent = trace::current_traceparent();
     entry.products = versions;
     entry.remember = remember(command.remember.as_ref(), (**order).clone());

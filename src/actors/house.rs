@@ -35,7 +35,7 @@ use super::mirror::Mirror;
 use super::orders::OrdersHandle;
 use super::periodic::PeriodicHandle;
 use super::registry::Registry;
-use super::relay::{Placing, Relay, RelayHandle};
+use super::relay::{HalfTold, Placing, Relay, RelayHandle};
 use super::roster::Roster;
 use super::shop::{Shop, ShopParts, ShopRules};
 use super::shown::Boards;
@@ -378,7 +378,8 @@ impl Builder {
     fn relay(&self, bus: &Arc<dyn EventBus>) -> RelayHandle {
         let (store, clock, bus) = (Arc::clone(&self.store), self.clock.clone(), Arc::clone(bus));
         let (placing, delay_max) = (Placing::new(), self.limits.event_delay_max);
-        self.periodic(Relay { store, clock, bus, placing, delay_max, faults: self.faults.clone() })
+        let (half_told, faults) = (HalfTold::default(), self.faults.clone());
+        self.periodic(Relay { store, clock, bus, placing, delay_max, half_told, faults })
     }
 
     fn sweeper(&self, carts: &Carts, orders: &OrdersHandle) -> SweeperHandle {

@@ -8,20 +8,22 @@
 //! While a crowd places orders here, it gives way to them: what follows an order costs more than the order does, and somebody
 //! waits for that. It gives way for a limited time, then it works until the outbox is empty (ADR 10).
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::Span;
 
+use crate::domain::ids::OrderId;
 use crate::messaging::bus::{EventBus, Message};
 use crate::messaging::order_events;
 use crate::observability::trace;
 use crate::persistence::clock::Clock;
-use crate::persistence::records::OutboxRecord;
+use crate::persistence::records::{Order, OutboxRecord};
 use crate::persistence::{SharedStore, StoreError};
 
 use super::faults::{Faults, Moment};
@@ -30,6 +32,8 @@ use super::supervision::ActorKind;
 
 /// Changes of orders claimed at a time; one has three events at most.
 const CLAIM_MAX: u32 = 200;
+/// Changes of which it is remembered that some of their events are out.
+const HALF_TOLD_MAX: usize = 1_000;
 /// How long a claim lasts. Longer than publishing takes; a relay that died is followed after it.
 const LEASE: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at when nobody says that there is something.
@@ -87,7 +91,7 @@ impl Drop for Placed {
     }
 }
 
-/// Takes events from the outbox to the bus.
+/// Tells the bus of what is in the outbox.
 pub struct Relay {
     /// Where the outbox is.
     pub store: SharedStore,
@@ -99,6 +103,8 @@ pub struct Relay {
     pub(super) placing: Placing,
     /// For how long they do.
     pub(super) delay_max: Duration,
+    /// What is out of changes that are not out whole.
+    pub(super) half_told: HalfTold,
     /// What goes wrong because a test says so.
     pub(super) faults: Faults,
 }
@@ -157,19 +163,36 @@ async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
         return Ok(0);
     }
     parts.faults.pass(ActorKind::Relay, Moment::During, None).await;
+    let placed = changes.iter().filter(|change| change.from.is_none()).map(|change| change.order).collect::<Vec<_>>();
+    let orders: HashMap<OrderId, Order> =
+        parts.store.orders(&placed).await?.into_iter().map(|order| (order.id, order)).collect();
     let mut messages = Vec::with_capacity(3 * changes.len());
-    // How many messages there are up to each change's last one.
-    let mut ends = Vec::with_capacity(changes.len());
+    // Of each change the places of its messages; none of one that can not be told.
+    let mut places = Vec::with_capacity(changes.len());
     for change in &changes {
-        let events = order_events::messages(change).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        messages.extend(events);
-        ends.push(messages.len());
+        let begin = messages.len();
+        match order_events::messages(change, orders.get(&change.order)) {
+            Ok(events) => {
+                messages.extend(parts.half_told.left_of(change, events));
+                places.push(Some(begin..messages.len()));
+            }
+            Err(error) => {
+                tracing::error!(%error, order = %change.order, number = change.sequence, "a change can not be told");
+                places.push(None);
+            }
+        }
     }
     let spans: Vec<Span> = messages.iter_mut().map(publishing).collect();
-    let confirmed = parts.bus.publish(&messages).await;
+    let mut confirmed = parts.bus.publish(&messages).await;
+    confirmed.resize(messages.len(), false);
     drop(spans);
     parts.faults.pass(ActorKind::Relay, Moment::After, None).await;
-    let published = in_order(&changes, &ends, &confirmed);
+    let out: Vec<bool> = iter::zip(&changes, places)
+        .map(|(change, places)| {
+            places.is_some_and(|places| parts.half_told.note(change, &messages[places.clone()], &confirmed[places]))
+        })
+        .collect();
+    let published = in_order(&changes, &out);
     parts.store.mark_published(&published, parts.clock.now()).await?;
     if published.len() < changes.len() {
         let all: Vec<i64> = changes.iter().map(|change| change.position).collect();
@@ -178,18 +201,46 @@ async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
     Ok(published.len())
 }
 
-/// The positions of the changes that are told. One that follows, in the same order, one of which a message is unconfirmed counts
-/// as not told: it is published again behind that, so that the last thing said of an order is the newest.
-///
-/// `ends` has for each change how many messages there are up to its last one, `confirmed` whether each of those is.
-fn in_order(changes: &[OutboxRecord], ends: &[usize], confirmed: &[bool]) -> Vec<i64> {
+/// The messages that the bus has confirmed of changes that it has not confirmed whole. They do not go out again, as long as this
+/// server remembers it.
+#[derive(Default)]
+pub(super) struct HalfTold(Mutex<HashMap<i64, HashSet<String>>>);
+
+impl HalfTold {
+    /// Those of a change's messages that are to go out.
+    fn left_of(&self, change: &OutboxRecord, mut messages: Vec<Message>) -> Vec<Message> {
+        if let Some(confirmed) = self.known().get(&change.position) {
+            messages.retain(|message| !confirmed.contains(&message.id));
+        }
+        messages
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<i64, HashSet<String>>> {
+        // Nothing that holds it can leave it half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which of the messages that went out were confirmed. Gives whether none is left.
+    fn note(&self, change: &OutboxRecord, messages: &[Message], confirmed: &[bool]) -> bool {
+        let is_out = confirmed.iter().all(|confirmed| *confirmed);
+        let mut known = self.known();
+        if is_out {
+            known.remove(&change.position);
+        } else if known.len() < HALF_TOLD_MAX && confirmed.contains(&true) {
+            let ids = iter::zip(messages, confirmed).filter(|(_, confirmed)| **confirmed);
+            known.entry(change.position).or_default().extend(ids.map(|(message, _)| message.id.clone()));
+        }
+        is_out
+    }
+}
+
+/// The positions of the changes that are told. One that follows, in the same order, one that is not out counts as not told: it is
+/// published again behind that, so that the last thing said of an order is the newest.
+fn in_order(changes: &[OutboxRecord], out: &[bool]) -> Vec<i64> {
     let mut held_up = HashSet::new();
     let mut told = Vec::with_capacity(changes.len());
-    let mut begin = 0;
-    for (change, end) in changes.iter().zip(ends) {
-        let is_out = confirmed.get(begin..*end).is_some_and(|events| events.iter().all(|confirmed| *confirmed));
-        begin = *end;
-        if is_out && !held_up.contains(&change.order) {
+    for (change, is_out) in changes.iter().zip(out) {
+        if *is_out && !held_up.contains(&change.order) {
             told.push(change.position);
         } else {
             held_up.insert(change.order);
@@ -215,7 +266,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::ids::OrderId;
     use crate::domain::order::OrderStatus;
     use crate::domain::timestamp::Timestamp;
 
@@ -264,21 +314,46 @@ mod tests {
         assert_eq!(begin.elapsed(), Duration::from_millis(1_995));
     }
 
-    #[test]
-    fn nothing_of_an_order_overtakes_what_did_not_go_out() {
-        let change = |position, order| OutboxRecord {
+    fn change(position: i64, order: u128) -> OutboxRecord {
+        OutboxRecord {
             position,
             order: OrderId(Uuid::from_u128(order)),
             sequence: position,
-            from: None,
-            to: OrderStatus::Pending,
-            placed: None,
+            from: Some(OrderStatus::Pending),
+            to: OrderStatus::Confirmed,
             at: Timestamp(0),
             traceparent: None,
+        }
+    }
+
+    #[test]
+    fn nothing_of_an_order_overtakes_what_did_not_go_out() {
+        let changes = [change(1, 1), change(2, 2), change(3, 1), change(4, 2)];
+        assert_eq!(in_order(&changes, &[false, true, true, true]), [2, 4]);
+    }
+
+    #[test]
+    fn what_is_out_of_a_change_does_not_go_out_again() {
+        let messages = |queues: &[&str]| -> Vec<Message> {
+            let message = |queue: &&str| Message {
+                id: format!("id of {queue}"),
+                queue: (*queue).to_owned(),
+                payload: "{}".to_owned(),
+                at: Timestamp(0),
+                traceparent: None,
+            };
+            queues.iter().map(message).collect()
         };
-        let changes = [change(1, 1), change(2, 2), change(3, 1), change(4, 2), change(5, 3)];
-        // Of the first one two of three messages are out, of the last one nobody said anything.
-        let ends = [3, 4, 5, 6, 7];
-        assert_eq!(in_order(&changes, &ends, &[true, false, true, true, true, true]), [2, 4]);
+        let (half_told, change, other) = (HalfTold::default(), change(1, 1), change(2, 2));
+        let all = messages(&["order-status", "send-email", "clear-cart"]);
+        assert!(!half_told.note(&change, &all, &[true, false, true]));
+        let left = half_told.left_of(&change, all.clone());
+        assert_eq!(left, messages(&["send-email"]));
+        assert_eq!(half_told.left_of(&other, all.clone()), all, "of that nothing is out");
+        assert!(!half_told.note(&change, &left, &[false]));
+        assert_eq!(half_told.left_of(&change, all.clone()), left);
+        assert!(half_told.note(&change, &left, &[true]));
+        // If it can not be marked as told, all of it goes out again.
+        assert_eq!(half_told.left_of(&change, all.clone()), all);
     }
 }

@@ -243,10 +243,7 @@ async fn orders_that_can_not_be_cancelled_keep_none_waiting() {
         let lines = sound.lines.iter().map(|line| OrderedLine { inventory: nowhere, ..line.clone() }).collect();
         let (id, cart) = (OrderId(Uuid::now_v7()), session_of_another());
         let order = Order { id, cart, lines, created_at: START, updated_at: START, ..Order::clone(&sound) };
-        Entry {
-            order: Some(OrderChange::Place { order: Arc::new(order), document: "{}".to_owned() }),
-            ..Entry::default()
-        }
+        Entry { order: Some(OrderChange::Place(Arc::new(order))), ..Entry::default() }
     });
     fixture.write(stuck).await;
 

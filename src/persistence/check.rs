@@ -286,7 +286,7 @@ pub(super) const AUDITS: [Audit; 13] = [
         rules: &[Rule {
             invariant: 5,
             says: "an order has its changes in the outbox, but for those that were removed after their time, the oldest \
-                   first: each once, numbered as they were made, the last one to where the order stands",
+                   first: each once, numbered as they were made, from where the one before led, the last one to where the order stands",
             checked: ORDERS,
         }],
         broken: Broken::Text(
@@ -304,7 +304,11 @@ pub(super) const AUDITS: [Audit; 13] = [
             END
             UNION
             SELECT 0, hex(id) FROM orders JOIN outbox ON order_id = id AND outbox.sequence = orders.sequence
-            WHERE to_status <> status",
+            WHERE to_status <> status
+            UNION
+            SELECT 0, hex(later.order_id) FROM outbox later JOIN outbox earlier
+            ON earlier.order_id = later.order_id AND earlier.sequence = later.sequence - 1
+            WHERE coalesce(later.from_status, '') <> earlier.to_status",
         ),
     },
     Audit {

@@ -117,12 +117,7 @@ pub struct NewMovement {
 #[derive(Debug, Clone)]
 pub enum OrderChange {
     /// It is placed. Its cart must not have become an order before.
-    Place {
-        /// The order.
-        order: Arc<Order>,
-        /// The same as JSON, as others are told of it.
-        document: String,
-    },
+    Place(Arc<Order>),
     /// Its status changes, from the one seen; its sequence grows by one.
     Transition {
         /// Which order.

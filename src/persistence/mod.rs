@@ -288,7 +288,12 @@ pub trait Carts: Send + Sync {
 #[async_trait]
 pub trait Orders: Send + Sync {
     /// An order with its lines.
-    async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError>;
+    async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
+        Ok(self.orders(&[id]).await?.pop())
+    }
+
+    /// Those of the orders that there are, with their lines, in no particular order.
+    async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Order>, StoreError>;
 
     /// Lists orders, newest first.
     ///

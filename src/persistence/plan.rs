@@ -22,7 +22,7 @@ use super::entry::{
 };
 use super::planned::{
     BalanceRow, ChangedHold, ChangedOrder, ChangedSession, MovementRow, OpenedHold, OpenedSession, RememberedRow,
-    ToldChange,
+    UntoldChange,
 };
 use super::records::{IdempotencyKey, NewEmail, Order};
 
@@ -134,7 +134,7 @@ pub(super) struct Plan<'a> {
     pub(super) changed_holds: Vec<ChangedHold>,
     pub(super) placed_orders: Vec<Arc<Order>>,
     pub(super) changed_orders: Vec<ChangedOrder<'a>>,
-    pub(super) told: Vec<ToldChange<'a>>,
+    pub(super) untold: Vec<UntoldChange<'a>>,
     pub(super) mails: Vec<&'a NewEmail>,
     pub(super) remembered: Vec<RememberedRow<'a>>,
     pub(super) messages: Vec<&'a ConsumedMessage>,
@@ -198,7 +198,7 @@ impl<'a> Planner<'a> {
             changed_holds: Vec::new(),
             placed_orders: Vec::new(),
             changed_orders: Vec::new(),
-            told: Vec::new(),
+            untold: Vec::new(),
             mails: Vec::new(),
             remembered: Vec::new(),
             messages: Vec::new(),
@@ -310,26 +310,24 @@ impl<'a> Planner<'a> {
         }
         match &entry.order {
             None => {}
-            Some(OrderChange::Place { order, document }) => {
+            Some(OrderChange::Place(order)) => {
                 self.plan.placed_orders.push(Arc::clone(order));
-                self.plan.told.push(ToldChange {
+                self.plan.untold.push(UntoldChange {
                     order: order.id,
                     sequence: order.sequence,
                     from: None,
                     to: order.status,
-                    placed: Some((order.cart, document)),
                     at: order.created_at,
                     traceparent: entry.traceparent.as_deref(),
                 });
             }
             Some(OrderChange::Transition { id, seen, to, sequence, payment_reference }) => {
                 self.state.orders.insert(*id, *to);
-                self.plan.told.push(ToldChange {
+                self.plan.untold.push(UntoldChange {
                     order: *id,
                     sequence: *sequence,
                     from: Some(*seen),
                     to: *to,
-                    placed: None,
                     at: self.state.now,
                     traceparent: entry.traceparent.as_deref(),
                 });

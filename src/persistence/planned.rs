@@ -1,7 +1,7 @@
 //! The rows that a batch of journal entries comes to: the same for all databases, each with an SQL of its own for them.
 
 use crate::domain::cart::{CartState, HoldState};
-use crate::domain::ids::{CartKey, CartSessionId, InventoryId, MovementId, OrderId, ProductId};
+use crate::domain::ids::{CartKey, InventoryId, MovementId, OrderId, ProductId};
 use crate::domain::order::OrderStatus;
 use crate::domain::stock::{Balance, Change};
 use crate::domain::timestamp::Timestamp;
@@ -76,15 +76,13 @@ pub(super) struct ChangedOrder<'a> {
     pub(super) payment_reference: Option<&'a str>,
 }
 
-/// A change of an order as others are to be told of it.
+/// A change of an order that others are to be told of.
 #[derive(Debug)]
-pub(super) struct ToldChange<'a> {
+pub(super) struct UntoldChange<'a> {
     pub(super) order: OrderId,
     pub(super) sequence: i64,
     pub(super) from: Option<OrderStatus>,
     pub(super) to: OrderStatus,
-    /// When it is placed: the cart that it was, and what it is as JSON.
-    pub(super) placed: Option<(CartSessionId, &'a str)>,
     /// When it changes, as the order says it too.
     pub(super) at: Timestamp,
     pub(super) traceparent: Option<&'a str>,

@@ -411,7 +411,7 @@ pub struct KeptCart {
 /// A change of an order that waits to be told: a row of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRecord {
-    /// Its place among all changes; those of one order are told in it.
+    /// Its place among all changes. Those of one order are told in the order of their places.
     pub position: i64,
     /// The order.
     pub order: OrderId,
@@ -421,8 +421,6 @@ pub struct OutboxRecord {
     pub from: Option<OrderStatus>,
     /// Where it stands since then.
     pub to: OrderStatus,
-    /// When it was placed: the cart that it was, and the order as JSON.
-    pub placed: Option<(CartSessionId, String)>,
     /// When it changed.
     pub at: Timestamp,
     /// Where in a trace it changed (W3C Trace Context); `None` outside of all traces.

@@ -338,9 +338,6 @@ pub(super) struct OutboxRow {
     sequence: i64,
     from_status: Option<String>,
     to_status: String,
-    cart_key: Option<Uuid>,
-    cart_secret: Option<Vec<u8>>,
-    document: Option<String>,
     at: i64,
     traceparent: Option<String>,
 }
@@ -349,19 +346,13 @@ impl TryFrom<OutboxRow> for OutboxRecord {
     type Error = StoreError;
 
     fn try_from(row: OutboxRow) -> Result<Self, StoreError> {
-        let placed = match (row.cart_key, row.cart_secret, row.document) {
-            (Some(key), Some(secret), Some(document)) => {
-                Some((CartSessionId { key: CartKey(key), secret: sized("cart secret", secret)? }, document))
-            }
-            _ => None,
-        };
+        let status = |name: &str| named("order status", name, OrderStatus::from_name);
         Ok(Self {
             position: row.position,
             order: OrderId(row.order_id),
             sequence: row.sequence,
-            from: row.from_status.map(|name| named("order status", &name, OrderStatus::from_name)).transpose()?,
-            to: named("order status", &row.to_status, OrderStatus::from_name)?,
-            placed,
+            from: row.from_status.as_deref().map(status).transpose()?,
+            to: status(&row.to_status)?,
             at: Timestamp(row.at),
             traceparent: row.traceparent,
         })

@@ -77,6 +77,11 @@ async fn a_late_write_of_an_older_version_changes_nothing() {
     assert_eq!((&refused.cart, &refused.session), (&KeyOutcome::Newer("2".into()), &KeyOutcome::Newer("2".into())));
     assert!(shows(&redis, &second), "the newer one is still shown");
     assert!(show(&second).await.is_same());
+    // The older one was over when the newer one renewed it.
+    let over = CartImage::of(&first, first.expires_at.plus(Duration::from_secs(1)));
+    let refused = late.show(&[over]).await.expect("an answer");
+    assert_eq!(refused.into_iter().next().map(|shown| shown.session), Some(KeyOutcome::Newer("2".into())));
+    assert!(shows(&redis, &second), "the newer one is still shown");
 
     shop.clear(session).await;
     until("it has ended", async || lives_in(&redis, session) == [-2, -2]).await;

@@ -248,6 +248,13 @@ pub(crate) async fn a_change_to_another_status_is_found(shop: &Shop) {
     expect(shop, fault, &[(CHANGES, &order)]).await;
 }
 
+pub(crate) async fn a_change_from_another_status_is_found(shop: &Shop) {
+    let order = [busy(shop).await.cancelled.id.to_string()];
+    let fault = "UPDATE outbox SET from_status = 'SHIPPED' WHERE sequence = 2 AND order_id = \
+                 (SELECT id FROM orders WHERE status = 'CANCELLED')";
+    expect(shop, fault, &[(CHANGES, &order)]).await;
+}
+
 pub(crate) async fn a_change_of_no_order_is_found(shop: &Shop) {
     let busy = busy(shop).await;
     let fault = "UPDATE outbox SET order_id = (SELECT cart_key FROM orders WHERE status = 'CANCELLED') \

@@ -8,7 +8,7 @@ use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::StoreError;
 use storekeeper::persistence::records::{DeadLetter, EmailFilter, EmailStatus, OutboxRecord};
 
-use crate::shop::{DOCUMENT, Shop, Stocked, TRACEPARENT, new_user, page};
+use crate::shop::{Shop, Stocked, TRACEPARENT, new_user, page};
 
 async fn placed(shop: &Shop, stock: &Stocked) -> OrderId {
     let cart = shop.cart(&[(stock, 1)]).await;
@@ -48,7 +48,6 @@ pub(crate) async fn changes_are_claimed_order_by_order(shop: &Shop) {
         sequence: 1,
         from: None,
         to: OrderStatus::Pending,
-        placed: Some((first_order.cart, DOCUMENT.to_owned())),
         at: oldest,
         traceparent: Some(TRACEPARENT.to_owned()),
     };
@@ -57,7 +56,6 @@ pub(crate) async fn changes_are_claimed_order_by_order(shop: &Shop) {
         sequence: 2,
         from: Some(OrderStatus::Pending),
         to: OrderStatus::Cancelled,
-        placed: None,
         at: shop.now(),
         ..placing.clone()
     };

@@ -205,7 +205,7 @@ impl Shop {
                 .iter()
                 .map(|line| movement(line.inventory, Move::sell(line.quantity), Some(key), Some(order.id)))
                 .collect(),
-            order: Some(OrderChange::Place { order: Arc::new(order.clone()), document: DOCUMENT.to_owned() }),
+            order: Some(OrderChange::Place(Arc::new(order.clone()))),
             traceparent: Some(TRACEPARENT.to_owned()),
             ..Entry::default()
         })
@@ -317,5 +317,3 @@ pub(crate) fn movement(
 
 /// Where changes of orders are said to be made.
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-/// What a placed order is said to be.
-pub(crate) const DOCUMENT: &str = r#"{"id":"an order"}"#;

@@ -171,8 +171,7 @@ async fn what_is_there_twice_is_found() {
     // SQLite can not drop a rule, but a table without it can take the table's place.
     shop.corrupt(
         "CREATE TABLE copy AS SELECT * FROM outbox; DROP TABLE outbox; ALTER TABLE copy RENAME TO outbox; \
-         INSERT INTO outbox SELECT position + 1, order_id, sequence, from_status, to_status, cart_key, cart_secret, document, at, \
-             leased_until, published_at, traceparent FROM outbox; \
+         INSERT INTO outbox SELECT position + 1, order_id, sequence, from_status, to_status, at, leased_until, published_at, traceparent FROM outbox; \
          CREATE TABLE copy AS SELECT * FROM consumed_messages; DROP TABLE consumed_messages; \
          ALTER TABLE copy RENAME TO consumed_messages; \
          INSERT INTO consumed_messages VALUES ('send-email', 'm1', 1), ('send-email', 'm1', 2)",

@@ -209,9 +209,9 @@ pub(crate) async fn a_change_that_is_not_told_stays_and_all_behind_it(shop: &Sho
 
 pub(crate) async fn a_message_is_recognised_as_long_as_its_event_may_come_again(shop: &Shop) {
     let lamp = shop.stocked("L-1", 100).await;
-    place(shop, &lamp).await;
+    let order = place(shop, &lamp).await;
     let claimed = shop.store.claim_changes(shop.now(), shop.now(), 10).await.expect("a claim");
-    let events = order_events::messages(&claimed[0]).expect("events");
+    let events = order_events::messages(&claimed[0], Some(&order)).expect("events");
     let message = events.into_iter().find(|event| event.queue == "send-email").expect("a mail's event").id;
     let mails = [(message.clone(), shop.mail("ann@example.org", EmailStatus::Captured))];
     shop.wait(1);

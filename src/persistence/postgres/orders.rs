@@ -19,18 +19,18 @@ const LIST: &str = "orders";
 
 #[async_trait]
 impl Orders for PostgresStore {
-    async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
-        let row: Option<OrderRow> = sqlx::query_as(
+    async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
+        let rows: Vec<OrderRow> = sqlx::query_as(
             "SELECT orders.*, cart_sessions.secret AS cart_secret FROM orders \
-             LEFT JOIN cart_sessions ON cart_sessions.key = orders.cart_key WHERE orders.id = $1",
+             LEFT JOIN cart_sessions ON cart_sessions.key = orders.cart_key WHERE orders.id = ANY($1)",
         )
-        .bind(id.0)
-        .fetch_optional(&self.pool)
+        .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+        .fetch_all(&self.pool)
         .answered()
         .await?;
-        let mut orders: Vec<Order> = row.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
+        let mut orders: Vec<Order> = rows.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
         self.add_lines(&mut orders).await?;
-        Ok(orders.pop())
+        Ok(orders)
     }
 
     async fn list_orders(&self, filter: &OrderFilter, page: &Page) -> Result<Listed<Order>, StoreError> {

@@ -48,7 +48,7 @@ const CLAIM: &str = "WITH first AS MATERIALIZED (
     UPDATE outbox SET leased_until = $3
     WHERE order_id = ANY(ARRAY(SELECT order_id FROM first EXCEPT SELECT order_id FROM claimed))
         AND coalesce(published_at, 0) = 0
-    RETURNING position, order_id, sequence, from_status, to_status, cart_key, cart_secret, document, at, traceparent";
+    RETURNING position, order_id, sequence, from_status, to_status, at, traceparent";
 
 #[async_trait]
 impl Outbox for PostgresStore {
@@ -115,7 +115,7 @@ impl Outbox for PostgresStore {
 
     async fn outbox_lag(&self) -> Result<(i64, Option<Timestamp>), StoreError> {
         let (waiting, oldest): (i64, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT count(*) + 2 * count(document) FROM outbox WHERE published_at IS NULL), \
+            "SELECT (SELECT count(*) + 2 * count(CASE sequence WHEN 1 THEN 1 END) FROM outbox WHERE published_at IS NULL), \
              (SELECT at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT 1)",
         )
         .fetch_one(&self.pool)

@@ -365,23 +365,17 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
             part.column(changed.iter().map(|row| row.payment_reference)).same(changed.len(), plan.now.0);
         },
     );
-    let told = &plan.told;
+    let untold = &plan.untold;
     writing.insert(
-        "told",
-        told.len(),
-        "INSERT INTO outbox (order_id, sequence, from_status, to_status, cart_key, cart_secret, document, at, \
-         traceparent) SELECT ",
+        "untold",
+        untold.len(),
+        "INSERT INTO outbox (order_id, sequence, from_status, to_status, at, traceparent) SELECT ",
         "",
         |part| {
-            let placed = || told.iter().map(|change| change.placed);
-            part.column(told.iter().map(|change| change.order.0)).column(told.iter().map(|change| change.sequence));
-            part.column(told.iter().map(|change| change.from.map(OrderStatus::name)));
-            part.column(told.iter().map(|change| change.to.name()));
-            part.column(placed().map(|placed| placed.map(|(cart, _)| cart.key.0)));
-            part.column(placed().map(|placed| placed.map(|(cart, _)| cart.secret.to_vec())));
-            part.column(placed().map(|placed| placed.map(|(_, document)| document)));
-            part.column(told.iter().map(|change| change.at.0));
-            part.column(told.iter().map(|change| change.traceparent));
+            part.column(untold.iter().map(|change| change.order.0)).column(untold.iter().map(|change| change.sequence));
+            part.column(untold.iter().map(|change| change.from.map(OrderStatus::name)));
+            part.column(untold.iter().map(|change| change.to.name())).column(untold.iter().map(|change| change.at.0));
+            part.column(untold.iter().map(|change| change.traceparent));
         },
     );
 }

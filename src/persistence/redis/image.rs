@@ -17,8 +17,10 @@ const REMEMBERED_FOR_MS: u64 = 300_000;
 pub struct CartImage {
     id: CartSessionId,
     version: i64,
-    /// How long it lives yet, milliseconds; 0 when it has ended.
+    /// How long it lives yet, milliseconds; 0 when it has ended, or is over.
     life_ms: u64,
+    /// It has ended, and no version is newer. (One that is over may have been renewed since it was read.)
+    has_ended: bool,
     /// Field and value of each line.
     lines: Vec<(String, String)>,
 }
@@ -42,7 +44,8 @@ impl CartImage {
             // Numbers and identifiers are always JSON.
             Some((line.product.to_string(), serde_json::to_string(&document).ok()?))
         });
-        Self { id: cart.id, version: cart.version, life_ms, lines: shown.collect() }
+        let has_ended = cart.state != CartState::Open;
+        Self { id: cart.id, version: cart.version, life_ms, has_ended, lines: shown.collect() }
     }
 
     /// Whose it is.
@@ -59,7 +62,13 @@ impl CartImage {
             let session = format!("session:{}", image.id);
             let ended = version_key(&session);
             invocation.key(format!("cart:{}", image.id)).key(session).key(ended);
-            invocation.arg(image.version).arg(image.life_ms).arg(2 * image.lines.len());
+            invocation.arg(image.version);
+            if image.has_ended {
+                invocation.arg(-1)
+            } else {
+                invocation.arg(image.life_ms)
+            };
+            invocation.arg(2 * image.lines.len());
             for (field, value) in &image.lines {
                 invocation.arg(field).arg(value);
             }

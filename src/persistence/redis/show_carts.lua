@@ -6,7 +6,7 @@
 --       2 a version shown that is known to be wrong, or nothing
 --       then of each cart, one after the other:
 --       1 the version
---       2 for how many milliseconds it lives; 0: it has ended
+--       2 for how many milliseconds it lives; 0: its time is over, a newer version may live; -1: it has ended for ever
 --       3 how many fields and values follow
 --       4 and on: the fields and values of the hash
 --
@@ -50,6 +50,14 @@ end
 local function show(hash, session, ended, at)
     local version, life = ARGV[at], ARGV[at + 1]
     local first, last = at + 3, at + 2 + ARGV[at + 2]
+    if life == '-1' then
+        -- Nothing is newer than that.
+        if call('SET', ended, version, 'PX', remembered_for, 'NX') then
+            call('DEL', hash, session)
+            return last + 1
+        end
+        life = '0'
+    end
     -- Most are shown for the first time, where nothing is.
     if version == '1' and life ~= '0' and call('EXISTS', hash, ended) == 0
         and call('SET', session, version, 'PX', life, 'NX') then
@@ -57,11 +65,6 @@ local function show(hash, session, ended, at)
             call('HSET', hash, unpack(ARGV, first, last))
             call('PEXPIRE', hash, life)
         end
-        return last + 1
-    end
-    -- One that ends, ends once: nothing is newer than that.
-    if life == '0' and call('SET', ended, version, 'PX', remembered_for, 'NX') then
-        call('DEL', hash, session)
         return last + 1
     end
     -- A wrong type is nothing to it.

@@ -42,8 +42,7 @@ impl Outbox for SqliteStore {
              ) \
              UPDATE outbox SET leased_until = $3 \
              WHERE published_at IS NULL AND order_id IN (SELECT order_id FROM claimable) \
-             RETURNING position, order_id, sequence, from_status, to_status, cart_key, \
-             cart_secret, document, at, traceparent",
+             RETURNING position, order_id, sequence, from_status, to_status, at, traceparent",
         )
         .bind(now.0)
         .bind(limit)
@@ -91,7 +90,7 @@ impl Outbox for SqliteStore {
 
     async fn outbox_lag(&self) -> Result<(i64, Option<Timestamp>), StoreError> {
         let (waiting, oldest): (i64, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT count(*) + 2 * count(document) FROM outbox WHERE published_at IS NULL), \
+            "SELECT (SELECT count(*) + 2 * count(CASE sequence WHEN 1 THEN 1 END) FROM outbox WHERE published_at IS NULL), \
              (SELECT at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT 1)",
         )
         .fetch_one(&self.readers)

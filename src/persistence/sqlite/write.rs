@@ -154,11 +154,9 @@ const CHANGE_ORDERS: &str = "UPDATE orders
      SET status = j.value ->> 2, sequence = sequence + 1, updated_at = j.value ->> 4,
          payment_reference = coalesce(j.value ->> 3, payment_reference) FROM jsonb_each(?) j
      WHERE orders.id = unhex(j.value ->> 0) AND status = j.value ->> 1";
-const TELL: &str =
-    "INSERT INTO outbox (order_id, sequence, from_status, to_status, cart_key, cart_secret, document, at,
-         traceparent)
-     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), unhex(value ->> 5),
-         value ->> 6, value ->> 7, value ->> 8 FROM jsonb_each(?) ORDER BY key";
+const TELL: &str = "INSERT INTO outbox (order_id, sequence, from_status, to_status, at, traceparent)
+     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each(?)
+     ORDER BY key";
 const MAILS: &str =
     "INSERT INTO emails (id, sender, recipient, subject, body, html, source, status, due_at, created_at)
      SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
@@ -330,14 +328,12 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         cells.id(row.id.0).text(row.seen.name()).text(row.to.name()).optional_text(row.payment_reference).number(now);
     });
     writing.change(CHANGE_ORDERS, plan.changed_orders.len(), changed);
-    let told = Rows::of(&plan.told, |cells, change| {
-        let (cart, document) = change.placed.unzip();
+    let untold = Rows::of(&plan.untold, |cells, change| {
         cells.id(change.order.0).number(change.sequence);
         cells.optional_text(change.from.map(OrderStatus::name)).text(change.to.name());
-        cells.optional_id(cart.map(|cart| cart.key.0)).optional_id(cart.map(|cart| Uuid::from_bytes(cart.secret)));
-        cells.optional_text(document).number(change.at.0).optional_text(change.traceparent);
+        cells.number(change.at.0).optional_text(change.traceparent);
     });
-    writing.insert(TELL, plan.told.len(), told);
+    writing.insert(TELL, plan.untold.len(), untold);
     let mails = Rows::of(&plan.mails, |cells, mail| {
         cells.id(mail.id.0).text(&mail.sender).text(&mail.recipient).text(&mail.subject).text(&mail.body);
         cells.optional_text(mail.html.as_deref()).text(&mail.source).text(mail.status.name()).number(mail.created_at.0);
