@@ -38,7 +38,7 @@ pub enum ActorKind {
     Mailer,
     /// The order coordinator.
     Orders,
-    /// The one who takes events from the outbox to the bus.
+    /// The one who tells the bus of what is in the outbox.
     Relay,
     /// The one who ends what is over.
     Sweeper,

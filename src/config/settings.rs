@@ -123,7 +123,7 @@ settings! {
         LOGIN_RETENTION_DAYS: Value("90"), "The login history, with addresses and user agents, days.", example "30";
         IDEMPOTENCY_RETENTION_DAYS: Value("1"), "Answers to requests with an `Idempotency-Key`, which a repeated one is given back, days.", example "3";
         MESSAGE_ID_RETENTION_DAYS: Value("30"), "The identifiers of messages that were done, by which one that comes again is recognised, days. At least as long as DEAD_LETTER_RETENTION_DAYS, and as a message may lie with the broker or a warehouse may send it again.", example "90";
-        EVENT_RETENTION_DAYS: Value("7"), "Events in the outbox, days since they were published. One that is not published stays, and so do all behind it.", example "30";
+        EVENT_RETENTION_DAYS: Value("7"), "Changes of orders in the outbox, days since their events were published. One whose events are not stays, and so do all behind it.", example "30";
         DEAD_LETTER_RETENTION_DAYS: Value("30"), "Messages that were put away in the database because a rule refused them (no AMQP_URL), days.", example "14";
         JOURNAL_BATCH_RETENTION_DAYS: Value("1"), "Marks of the journal's transactions, by which one that is sent again after a lost connection is recognised, days. Longer than the database may be away from one server and not from another.", example "3";
     }

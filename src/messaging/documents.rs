@@ -1,4 +1,4 @@
-//! The forms of the messages: what the outbox keeps, what a broker carries, what consumers read back.
+//! The forms of the messages: what the bus carries, what consumers read back.
 //!
 //! Members are camelCase and money is an exact JSON number, as everywhere in the API; an order is the same JSON as
 //! in `GET /orders/{id}`. Unknown members are ignored, so that a newer program's messages can be read.
