@@ -32,7 +32,7 @@ use super::supervision::ActorKind;
 
 /// Changes of orders claimed at a time; one has three events at most.
 const CLAIM_MAX: u32 = 200;
-/// Changes of which it is remembered that some of their events are out.
+/// Changes of which it is remembered that some of their events are out, at most.
 const HALF_TOLD_MAX: usize = 1_000;
 /// How long a claim lasts. Longer than publishing takes; a relay that died is followed after it.
 const LEASE: Duration = Duration::from_secs(10);
@@ -163,9 +163,7 @@ async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
         return Ok(0);
     }
     parts.faults.pass(ActorKind::Relay, Moment::During, None).await;
-    let placed = changes.iter().filter(|change| change.from.is_none()).map(|change| change.order).collect::<Vec<_>>();
-    let orders: HashMap<OrderId, Order> =
-        parts.store.orders(&placed).await?.into_iter().map(|order| (order.id, order)).collect();
+    let orders = placed_orders(&parts.store, &changes).await?;
     let mut messages = Vec::with_capacity(3 * changes.len());
     // Of each change the places of its messages; none of one that can not be told.
     let mut places = Vec::with_capacity(changes.len());
@@ -201,6 +199,26 @@ async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
     Ok(published.len())
 }
 
+/// The orders that are placed by these changes. One that can not be read is left out, so that it holds up nobody else's events.
+async fn placed_orders(store: &SharedStore, changes: &[OutboxRecord]) -> Result<HashMap<OrderId, Order>, StoreError> {
+    let ids: Vec<OrderId> = changes.iter().filter(|change| change.from.is_none()).map(|change| change.order).collect();
+    let mut orders = Vec::new();
+    match store.orders(&ids).await {
+        Ok(all) => orders = all,
+        Err(StoreError::Corrupt(_)) => {
+            for id in ids {
+                match store.order(id).await {
+                    Ok(order) => orders.extend(order),
+                    Err(StoreError::Corrupt(what)) => tracing::error!(order = %id, what, "an order can not be read"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+}
+
 /// The messages that the bus has confirmed of changes that it has not confirmed whole. They do not go out again, as long as this
 /// server remembers it.
 #[derive(Default)]
@@ -226,7 +244,11 @@ impl HalfTold {
         let mut known = self.known();
         if is_out {
             known.remove(&change.position);
-        } else if known.len() < HALF_TOLD_MAX && confirmed.contains(&true) {
+        } else if confirmed.contains(&true) {
+            // Some may have been told by another server since.
+            if known.len() >= HALF_TOLD_MAX {
+                known.clear();
+            }
             let ids = iter::zip(messages, confirmed).filter(|(_, confirmed)| **confirmed);
             known.entry(change.position).or_default().extend(ids.map(|(message, _)| message.id.clone()));
         }
