@@ -202,6 +202,9 @@ async fn publish_some(parts: &Relay) -> Result<usize, StoreError> {
 /// The orders that are placed by these changes. One that can not be read is left out, so that it holds up nobody else's events.
 async fn placed_orders(store: &SharedStore, changes: &[OutboxRecord]) -> Result<HashMap<OrderId, Order>, StoreError> {
     let ids: Vec<OrderId> = changes.iter().filter(|change| change.from.is_none()).map(|change| change.order).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
     let mut orders = Vec::new();
     match store.orders(&ids).await {
         Ok(all) => orders = all,

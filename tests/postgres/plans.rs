@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::Executor;
 use sqlx::postgres::PgConnection;
-use storekeeper::domain::ids::CartKey;
-use storekeeper::persistence::{Carts, Upkeep};
+use storekeeper::domain::ids::{CartKey, OrderId};
+use storekeeper::persistence::{Carts, Orders, Upkeep};
 use uuid::Uuid;
 
 use crate::node::Node;
@@ -41,6 +41,46 @@ async fn a_cart_is_found_by_its_key_though_the_plan_is_from_when_there_was_none(
     node.store.close().await;
     until_counted(&mut connection).await;
     assert_eq!(read_in_a_row(&mut connection).await, before, "rows that were read to find others");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_is_found_by_its_key_though_the_plan_is_from_when_there_was_none() {
+    let database = Database::new();
+    let node = Node::on(&database.url).await;
+    let mut connection = connect(&database.url).await.expect("a connection");
+    for table in ["cart_sessions", "orders", "order_items"] {
+        let quiet = format!("ALTER TABLE {table} SET (autovacuum_enabled = false); ANALYZE {table}");
+        connection.execute(sqlx::AssertSqlSafe(quiet)).await.expect("statistics");
+    }
+    for _ in 0..READS {
+        assert!(node.store.orders(&[OrderId(Uuid::now_v7())]).await.expect("a read").is_empty());
+    }
+    connection
+        .execute(
+            "INSERT INTO cart_sessions
+                 SELECT gen_random_uuid(), decode(repeat('00', 16), 'hex'), 'ordered', 1, 0, 0 FROM generate_series(1, 5000);
+             INSERT INTO orders SELECT gen_random_uuid(), key, gen_random_uuid(), 'Ann', 'ann@example.org', 'USD', 1, 0, 1,
+                 'PENDING', 1, NULL, NULL, 0, 0 FROM cart_sessions",
+        )
+        .await
+        .expect("a sale");
+    let one: Uuid = sqlx::query_scalar("SELECT id FROM orders LIMIT 1").fetch_one(&mut connection).await.expect("one");
+    let before = read_at_all(&mut connection).await;
+    for _ in 0..READS {
+        assert_eq!(node.store.orders(&[OrderId(one)]).await.expect("a read").len(), 1);
+    }
+    node.store.close().await;
+    until_counted(&mut connection).await;
+    let read = read_at_all(&mut connection).await - before;
+    assert_eq!(read, 2 * READS as i64, "rows that were read: an order and its cart each time");
+}
+
+/// Rows that were read, in a row or by an index.
+async fn read_at_all(connection: &mut PgConnection) -> i64 {
+    let statement = "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables
+                     WHERE relname IN ('cart_sessions', 'orders', 'order_items')";
+    connection.execute("SELECT pg_stat_force_next_flush()").await.expect("what this connection did is counted");
+    sqlx::query_scalar(statement).fetch_one(connection).await.expect("a number")
 }
 
 async fn read_carts(node: &Node) {
