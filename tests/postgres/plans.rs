@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::Executor;
 use sqlx::postgres::PgConnection;
-use storekeeper::domain::ids::{CartKey, OrderId};
-use storekeeper::persistence::{Carts, Orders, Upkeep};
+use storekeeper::domain::ids::{CartKey, InventoryId, OrderId, UserId};
+use storekeeper::domain::timestamp::Timestamp;
+use storekeeper::persistence::records::{EmailFilter, OrderFilter, Page};
+use storekeeper::persistence::{Carts, Inventories, Mail, Orders, Outbox, Upkeep};
 use uuid::Uuid;
 
 use crate::node::Node;
@@ -15,86 +17,166 @@ use crate::server::{Database, connect};
 const READS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
+/// The tables that the sale fills.
+const FILLED: [&str; 8] =
+    ["cart_sessions", "holds", "orders", "order_items", "inventories", "movements", "outbox", "emails"];
+/// 5,000 orders of as many users and carts, of which nobody was told, with their places in one ledger; 5,000 carts whose time is
+/// over; 5,000 mails to be sent. The key of each is its number.
+const SALE: &str = "
+    CREATE FUNCTION numbered(number bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS
+        $$ SELECT lpad(to_hex(number), 32, '0')::uuid $$;
+    INSERT INTO cart_sessions SELECT numbered(n), decode(repeat('00', 16), 'hex'),
+        CASE WHEN n <= 5000 THEN 'ordered' ELSE 'open' END, 1, 0, n FROM generate_series(1, 10000) n;
+    INSERT INTO holds SELECT numbered(n), 1, numbered(1), numbered(1), 1, CASE WHEN n <= 5000 THEN 'sold' ELSE 'open' END
+        FROM generate_series(1, 10000) n;
+    INSERT INTO orders SELECT numbered(n), numbered(n), numbered(n), 'Ann', 'ann@example.org', 'USD', 1, 0, 1, 'PENDING', 1,
+        NULL, NULL, n, n FROM generate_series(1, 5000) n;
+    INSERT INTO inventories VALUES (numbered(1), numbered(1), 'LAMP', 10000, 0, 5000, numbered(5000), 0);
+    INSERT INTO movements SELECT numbered(n), CASE WHEN n > 1 THEN numbered(n - 1) END, numbered(1), n, 'sale', 'OUT', 1, -1, 0,
+        10000 - n, 0, numbered(n), numbered(n), NULL, 'system', 0 FROM generate_series(1, 5000) n;
+    INSERT INTO outbox (order_id, sequence, to_status, at) SELECT numbered(n), 1, 'PENDING', 0 FROM generate_series(1, 5000) n;
+    INSERT INTO emails SELECT numbered(n), 'shop@example.org', n || '@example.org', 'Your order', 'Thank you', NULL, 'send-email',
+        'QUEUED', 0, 0, NULL, n, 0, NULL FROM generate_series(1, 5000) n";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cart_is_found_by_its_key_though_the_plan_is_from_when_there_was_none() {
+/// The key of this number.
+fn numbered(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+/// How many rows a read touches, in the mean, by plans from before the sale. It finds `found` things afterwards.
+async fn rows_touched(read: impl AsyncFn(&Node) -> usize, found: usize) -> f64 {
     let database = Database::new();
     let node = Node::on(&database.url).await;
     let mut connection = connect(&database.url).await.expect("a connection");
-    for table in ["cart_sessions", "holds", "orders"] {
+    for table in FILLED {
         let quiet = format!("ALTER TABLE {table} SET (autovacuum_enabled = false); ANALYZE {table}");
         connection.execute(sqlx::AssertSqlSafe(quiet)).await.expect("statistics");
     }
-    read_carts(&node).await;
-    connection
-        .execute(
-            "INSERT INTO cart_sessions SELECT gen_random_uuid(), 'secret', 'open', 1, 0, 0 FROM generate_series(1, 5000);
-             INSERT INTO holds SELECT key, 1, key, key, 1, 'open' FROM cart_sessions;
-             INSERT INTO orders SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'Ann', 'ann@example.org',
-                 'USD', 1, 0, 1, 'PENDING', 1, NULL, NULL, 0, 0 FROM generate_series(1, 5000)",
-        )
-        .await
-        .expect("a sale");
-    // Who fills `holds` reads the carts one after the other.
-    let before = read_in_a_row(&mut connection).await;
-    read_carts(&node).await;
+    for _ in 0..READS {
+        assert_eq!(read(&node).await, 0, "before the sale");
+    }
+    connection.execute(SALE).await.expect("a sale");
+    let before = rows_read(&mut connection).await;
+    for _ in 0..READS {
+        assert_eq!(read(&node).await, found, "after the sale");
+    }
     node.store.close().await;
     until_counted(&mut connection).await;
-    assert_eq!(read_in_a_row(&mut connection).await, before, "rows that were read to find others");
+    (rows_read(&mut connection).await - before) as f64 / READS as f64
+}
+
+fn page() -> Page {
+    Page { limit: 20, after: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_is_found_by_its_key_though_the_plan_is_from_when_there_was_none() {
-    let database = Database::new();
-    let node = Node::on(&database.url).await;
-    let mut connection = connect(&database.url).await.expect("a connection");
-    for table in ["cart_sessions", "orders", "order_items"] {
-        let quiet = format!("ALTER TABLE {table} SET (autovacuum_enabled = false); ANALYZE {table}");
-        connection.execute(sqlx::AssertSqlSafe(quiet)).await.expect("statistics");
-    }
-    for _ in 0..READS {
-        assert!(node.store.orders(&[OrderId(Uuid::now_v7())]).await.expect("a read").is_empty());
-    }
-    connection
-        .execute(
-            "INSERT INTO cart_sessions
-                 SELECT gen_random_uuid(), decode(repeat('00', 16), 'hex'), 'ordered', 1, 0, 0 FROM generate_series(1, 5000);
-             INSERT INTO orders SELECT gen_random_uuid(), key, gen_random_uuid(), 'Ann', 'ann@example.org', 'USD', 1, 0, 1,
-                 'PENDING', 1, NULL, NULL, 0, 0 FROM cart_sessions",
-        )
-        .await
-        .expect("a sale");
-    let one: Uuid = sqlx::query_scalar("SELECT id FROM orders LIMIT 1").fetch_one(&mut connection).await.expect("one");
-    let before = read_at_all(&mut connection).await;
-    for _ in 0..READS {
-        assert_eq!(node.store.orders(&[OrderId(one)]).await.expect("a read").len(), 1);
-    }
-    node.store.close().await;
-    until_counted(&mut connection).await;
-    let read = read_at_all(&mut connection).await - before;
-    assert_eq!(read, 2 * READS as i64, "rows that were read: an order and its cart each time");
+async fn a_cart_is_found_by_its_key() {
+    let read = async |node: &Node| node.store.cart(CartKey(numbered(7))).await.expect("a read").iter().count();
+    assert_eq!(rows_touched(read, 1).await, 3.0, "a cart, its line and its order");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_are_found_by_their_keys() {
+    let keys = [7, 8, 9].map(|number| CartKey(numbered(number)));
+    let read = async |node: &Node| node.store.carts(&keys).await.expect("a read").len();
+    assert_eq!(rows_touched(read, 3).await, 6.0, "three carts and their lines");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_whose_time_is_over_are_found_by_it() {
+    let read = async |node: &Node| {
+        let from = (Timestamp(0), CartKey(Uuid::nil()));
+        node.store.carts_due(Timestamp(1_000_000), from, 20).await.expect("a read").len()
+    };
+    assert_eq!(rows_touched(read, 20).await, 40.0, "twenty carts and their lines");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_carts_are_found_by_their_time() {
+    let read = async |node: &Node| {
+        node.store.open_carts((Timestamp(0), CartKey(Uuid::nil())), 20).await.expect("a read").len()
+    };
+    assert_eq!(rows_touched(read, 20).await, 40.0, "twenty carts and their lines");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_is_found_by_its_key() {
+    let read = async |node: &Node| node.store.orders(&[OrderId(numbered(7))]).await.expect("a read").len();
+    assert_eq!(rows_touched(read, 1).await, 2.0, "an order and its cart");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_orders_are_found_by_their_user() {
+    let read = async |node: &Node| {
+        let filter = OrderFilter { user: Some(UserId(numbered(7))), status: None };
+        node.store.list_orders(&filter, &page()).await.expect("a page").rows.len()
+    };
+    assert_eq!(rows_touched(read, 1).await, 2.0, "an order and its cart");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_orders_is_no_more_than_that() {
+    let read =
+        async |node: &Node| node.store.list_orders(&OrderFilter::default(), &page()).await.expect("a page").rows.len();
+    // One more is read, to know whether there is another page.
+    assert_eq!(rows_touched(read, 20).await, 42.0, "orders and their carts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_that_wait_for_a_payment_are_found_by_their_time() {
+    let read = async |node: &Node| {
+        let from = (Timestamp(0), OrderId(Uuid::nil()));
+        node.store.orders_pending_since(Timestamp(1_000_000), from, 20).await.expect("a read").len()
+    };
+    assert_eq!(rows_touched(read, 20).await, 20.0, "twenty orders");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_a_ledger_is_no_more_than_that() {
+    let read =
+        async |node: &Node| node.store.movements(InventoryId(numbered(1)), &page()).await.expect("a page").rows.len();
+    assert_eq!(rows_touched(read, 20).await, 41.0, "the stock's record, its newest rows and their carts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_claimed_by_their_orders() {
+    let claim = async |node: &Node| {
+        let (now, until) = (Timestamp(1_000_000), Timestamp(2_000_000));
+        let claimed = node.store.claim_changes(now, until, 20).await.expect("a claim");
+        let positions: Vec<i64> = claimed.iter().map(|change| change.position).collect();
+        node.store.release_changes(&positions, until).await.expect("given back");
+        positions.len()
+    };
+    // Whether there are any; the first ones; whether their orders have others that are claimed; each to be claimed; each to be
+    // given back.
+    assert_eq!(rows_touched(claim, 20).await, 81.0, "twenty changes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mails_are_claimed_by_their_time() {
+    let claim = async |node: &Node| {
+        let (now, until) = (Timestamp(1_000_000), Timestamp(2_000_000));
+        node.store.claim_emails(now, until, 20).await.expect("a claim").len()
+    };
+    let touched = rows_touched(claim, 20).await;
+    // Whether there are any; those to be claimed, and some more to see which are as old; each to be claimed.
+    assert!((41.0..60.0).contains(&touched), "twenty mails: {touched} rows");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebodys_mails_are_found_by_their_address() {
+    let read = async |node: &Node| {
+        let filter = EmailFilter { recipient: Some("7@example.org".to_owned()), ..EmailFilter::default() };
+        node.store.list_emails(&filter, &page()).await.expect("a page").rows.len()
+    };
+    assert_eq!(rows_touched(read, 1).await, 1.0, "a mail");
 }
 
 /// Rows that were read, in a row or by an index.
-async fn read_at_all(connection: &mut PgConnection) -> i64 {
-    let statement = "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables
-                     WHERE relname IN ('cart_sessions', 'orders', 'order_items')";
+async fn rows_read(connection: &mut PgConnection) -> i64 {
+    let statement = "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables WHERE relname = ANY($1)";
     connection.execute("SELECT pg_stat_force_next_flush()").await.expect("what this connection did is counted");
-    sqlx::query_scalar(statement).fetch_one(connection).await.expect("a number")
-}
-
-async fn read_carts(node: &Node) {
-    for _ in 0..READS {
-        assert!(node.store.cart(CartKey(Uuid::now_v7())).await.expect("a read").is_none());
-    }
-}
-
-/// Rows that were read by going through whole tables.
-async fn read_in_a_row(connection: &mut PgConnection) -> i64 {
-    let statement = "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables
-                     WHERE relname IN ('cart_sessions', 'holds', 'orders')";
-    connection.execute("SELECT pg_stat_force_next_flush()").await.expect("what this connection did is counted");
-    sqlx::query_scalar(statement).fetch_one(connection).await.expect("a number")
+    sqlx::query_scalar(statement).bind(&FILLED[..]).fetch_one(connection).await.expect("a number")
 }
 
 /// Waits until the store's connections have gone: the server counts what one did before it forgets it.

@@ -41,9 +41,9 @@ impl Carts for PostgresStore {
                  session.created_at, session.expires_at, NULL::uuid AS order_id, \
                  hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
              FROM cart_sessions session \
-             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = \
+             LEFT JOIN LATERAL (SELECT * FROM holds WHERE cart_key = session.key AND holds.state = \
                  CASE session.state WHEN 'open' THEN 'open' WHEN 'ordered' THEN 'sold' \
-                                    WHEN 'cleared' THEN 'released' ELSE 'expired' END \
+                                    WHEN 'cleared' THEN 'released' ELSE 'expired' END OFFSET 0) hold ON true \
              WHERE session.key = ANY($1) ORDER BY session.key, hold.number",
         )
         .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
@@ -65,7 +65,7 @@ impl Carts for PostgresStore {
                  hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
              FROM (SELECT * FROM cart_sessions WHERE state = 'open' AND expires_at <= $1 AND (expires_at, key) > ($2, $3) \
                    ORDER BY expires_at, key LIMIT $4) session \
-             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = 'open' \
+             LEFT JOIN LATERAL (SELECT * FROM holds WHERE cart_key = session.key AND state = 'open' OFFSET 0) hold ON true \
              ORDER BY session.expires_at, session.key, hold.number",
         )
         .bind(now.0)
@@ -85,7 +85,7 @@ impl Carts for PostgresStore {
                  hold.number, hold.product_id, hold.inventory_id, hold.quantity, hold.state AS hold_state \
              FROM (SELECT * FROM cart_sessions WHERE state = 'open' AND (expires_at, key) > ($1, $2) \
                    ORDER BY expires_at, key LIMIT $3) session \
-             LEFT JOIN holds hold ON hold.cart_key = session.key AND hold.state = 'open' \
+             LEFT JOIN LATERAL (SELECT * FROM holds WHERE cart_key = session.key AND state = 'open' OFFSET 0) hold ON true \
              ORDER BY session.expires_at, session.key, hold.number",
         )
         .bind(after.0.0)

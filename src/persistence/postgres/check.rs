@@ -13,7 +13,8 @@ const DIALECT: Dialect = Dialect { text_of_id: "text(", ledger: LEDGER };
 
 /// One view of the database for all audits, which may take as long as they like and read all of each table.
 const ONE_VIEW: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
-    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL enable_seqscan = on";
+    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
+    SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on";
 
 /// Verifies all rules in the transaction that `connection` is in, which has done nothing yet.
 pub(super) async fn verdicts(connection: &mut PgConnection) -> Result<Vec<Verdict>, StoreError> {

@@ -47,21 +47,20 @@ impl Inventories for PostgresStore {
         Ok(self.inventory_rows.row(id.0).await?.map(Inventory::from))
     }
 
-    /// Walks back from the newest row, or from the one that the cursor names.
+    /// Walks back from the newest row, or from the one that the cursor names. Each row is found by its own key, whatever the plan:
+    /// `OFFSET 0` keeps the planner from looking for another way to it.
     async fn movements(&self, id: InventoryId, page: &Page) -> Result<Listed<Movement>, StoreError> {
         let start = Cursor::<()>::of_page(LIST, page)?.map(|cursor| cursor.id);
         let rows: Vec<MovementRow> = sqlx::query_as(
-            "WITH RECURSIVE walk (id, previous, step) AS ( \
-                 SELECT id, previous, 1 FROM movements WHERE inventory_id = $1 AND \
+            "WITH RECURSIVE walk AS ( \
+                 SELECT movements.*, 1 AS step FROM movements WHERE inventory_id = $1 AND \
                      id = coalesce($2, (SELECT last_movement FROM inventories WHERE id = $1)) \
                  UNION ALL \
-                 SELECT earlier.id, earlier.previous, step + 1 FROM walk \
-                     JOIN movements earlier ON earlier.id = walk.previous WHERE step < $3 \
+                 SELECT earlier.*, step + 1 FROM walk, \
+                     LATERAL (SELECT * FROM movements WHERE id = walk.previous OFFSET 0) earlier WHERE step < $3 \
              ) \
-             SELECT movements.*, cart_sessions.secret AS cart_secret FROM walk \
-                 JOIN movements USING (id) \
-                 LEFT JOIN cart_sessions ON cart_sessions.key = movements.cart_key \
-                 ORDER BY step",
+             SELECT walk.*, (SELECT secret FROM cart_sessions WHERE key = walk.cart_key) AS cart_secret FROM walk \
+             ORDER BY step",
         )
         .bind(id.0)
         .bind(start)

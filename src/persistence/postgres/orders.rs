@@ -38,8 +38,8 @@ impl Orders for PostgresStore {
     async fn list_orders(&self, filter: &OrderFilter, page: &Page) -> Result<Listed<Order>, StoreError> {
         let after = Cursor::<()>::of_page(LIST, page)?;
         let mut query = QueryBuilder::new(
-            "SELECT orders.*, cart_sessions.secret AS cart_secret FROM orders \
-             LEFT JOIN cart_sessions ON cart_sessions.key = orders.cart_key WHERE true",
+            "SELECT orders.*, (SELECT secret FROM cart_sessions WHERE key = orders.cart_key) AS cart_secret FROM orders \
+             WHERE true",
         );
         if let Some(user) = filter.user {
             query.push(" AND orders.user_id = ").push_bind(user.0);

@@ -19,13 +19,14 @@ const TRUSTED_IDLE: Duration = Duration::from_millis(500);
 const RETURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What a connection of the pool sets. Its transactions make no pauses that take anywhere near that long. Its statements
-/// find their rows by an index: a plan that was made, and kept, while a table had next to nothing in it would read all
-/// of it again and again when a sale has filled it.
+/// find their rows by an index, and in its order: a plan that was made, and kept, while a table had next to nothing in it would
+/// read all of it again and again when a sale has filled it, or sort all of it for each page.
 const POOLED: &str = "SET synchronous_commit = on; \
     SET statement_timeout = '3s'; \
     SET lock_timeout = '2s'; \
     SET idle_in_transaction_session_timeout = '3s'; \
-    SET enable_seqscan = off";
+    SET enable_seqscan = off; \
+    SET enable_bitmapscan = off";
 
 /// What the journal's connection sets. A node that is frozen in the middle of a transaction loses its locks after one
 /// second; another one's journal waits longer than that for them. Each statement finds its rows by their keys: the
