@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::domain::cart::{Cart, CartLine, CartState, HoldState};
@@ -217,12 +218,13 @@ pub(super) fn carts(rows: &[CartLineRow]) -> Result<Vec<KeptCart>, StoreError> {
     Ok(carts)
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx::FromRow, Deserialize)]
 pub(super) struct OrderRow {
     /// Grows with time: orders are listed by it.
     pub(super) id: Uuid,
     cart_key: Uuid,
     /// The secret of that cart's session.
+    #[serde(deserialize_with = "sixteen_bytes")]
     cart_secret: Vec<u8>,
     user_id: Uuid,
     user_name: String,
@@ -237,6 +239,11 @@ pub(super) struct OrderRow {
     payment_reference: Option<String>,
     created_at: i64,
     updated_at: i64,
+}
+
+/// A secret in hexadecimal digits: it has as many bytes as an identifier.
+fn sixteen_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    Uuid::deserialize(deserializer).map(|id| id.into_bytes().to_vec())
 }
 
 impl TryFrom<OrderRow> for Order {
@@ -263,7 +270,7 @@ impl TryFrom<OrderRow> for Order {
     }
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx::FromRow, Deserialize)]
 pub(super) struct OrderItemRow {
     order_id: Uuid,
     product_id: Uuid,
@@ -331,9 +338,9 @@ fn headers_from_text(text: &str) -> Result<Vec<(String, String)>, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("stored headers: {error}")))
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx::FromRow, Deserialize)]
 pub(super) struct OutboxRow {
-    position: i64,
+    pub(super) position: i64,
     order_id: Uuid,
     sequence: i64,
     from_status: Option<String>,

@@ -12,7 +12,7 @@ use crate::persistence::rows::{OrderItemRow, OrderRow, RememberedRow, add_lines}
 use crate::persistence::{Orders, StoreError};
 
 use super::error::store_error;
-use super::{SqliteStore, json_of_ids};
+use super::{SqliteStore, json_of_ids, rows_of_json};
 
 /// What its cursors call this list.
 const LIST: &str = "orders";
@@ -20,14 +20,21 @@ const LIST: &str = "orders";
 #[async_trait]
 impl Orders for SqliteStore {
     async fn orders(&self, ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
-        let rows: Vec<OrderRow> = sqlx::query_as(
-            "SELECT orders.*, cart_sessions.secret AS cart_secret FROM orders \
-             LEFT JOIN cart_sessions ON cart_sessions.key = orders.cart_key WHERE orders.id IN (SELECT unhex(value) FROM json_each($1))",
+        let rows: String = sqlx::query_scalar(
+            "SELECT json_group_array(json_object('id', hex(id), 'cart_key', hex(cart_key), \
+                 'cart_secret', hex(cart_sessions.secret), 'user_id', hex(user_id), 'user_name', user_name, \
+                 'user_email', user_email, 'currency', currency, 'subtotal', subtotal, 'tax', tax, \
+                 'grand_total', grand_total, 'status', status, 'sequence', sequence, \
+                 'shipping_address', shipping_address, 'payment_reference', payment_reference, \
+                 'created_at', orders.created_at, 'updated_at', updated_at)) FROM orders \
+             LEFT JOIN cart_sessions ON cart_sessions.key = orders.cart_key \
+             WHERE orders.id IN (SELECT unhex(value) FROM json_each($1))",
         )
         .bind(json_of_ids(ids.iter().map(|id| id.0)))
-        .fetch_all(&self.readers)
+        .fetch_one(&self.readers)
         .await
         .map_err(store_error)?;
+        let rows: Vec<OrderRow> = rows_of_json(&rows)?;
         let mut orders: Vec<Order> = rows.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
         self.add_lines(&mut orders).await?;
         Ok(orders)
@@ -98,14 +105,17 @@ impl SqliteStore {
         if orders.is_empty() {
             return Ok(());
         }
-        let rows: Vec<OrderItemRow> = sqlx::query_as(
-            "SELECT * FROM order_items WHERE order_id IN (SELECT unhex(value) FROM json_each($1)) \
-             ORDER BY order_id, position",
+        let rows: String = sqlx::query_scalar(
+            "SELECT json_group_array(json_object('order_id', hex(order_id), 'product_id', hex(product_id), \
+                 'inventory_id', hex(inventory_id), 'name', name, 'sku', sku, 'price', price, 'quantity', quantity, \
+                 'total', total) ORDER BY order_id, position) \
+             FROM order_items WHERE order_id IN (SELECT unhex(value) FROM json_each($1))",
         )
         .bind(json_of_ids(orders.iter().map(|order| order.id.0)))
-        .fetch_all(&self.readers)
+        .fetch_one(&self.readers)
         .await
         .map_err(store_error)?;
+        let rows: Vec<OrderItemRow> = rows_of_json(&rows)?;
         add_lines(orders, rows);
         Ok(())
     }

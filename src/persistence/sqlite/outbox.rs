@@ -1,5 +1,7 @@
 //! Changes of orders on their way out and messages on their way in, in SQLite.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 
 use crate::domain::timestamp::Timestamp;
@@ -8,8 +10,8 @@ use crate::persistence::rows::{DeadLetterRow, OutboxRow, outbox_records};
 use crate::persistence::{Outbox, StoreError};
 
 use super::error::store_error;
-use super::mail::insert_email;
-use super::{SqliteStore, json_of_numbers};
+use super::write::keep_mails;
+use super::{SqliteStore, json_of_numbers, rows_of_json};
 
 #[async_trait]
 impl Outbox for SqliteStore {
@@ -32,7 +34,7 @@ impl Outbox for SqliteStore {
             return Ok(Vec::new());
         }
         let mut transaction = self.begin().await?;
-        let rows: Vec<OutboxRow> = sqlx::query_as(
+        let claimed: String = sqlx::query_scalar(
             "WITH claimable AS ( \
                  SELECT order_id FROM outbox waiting \
                  WHERE published_at IS NULL AND leased_until <= $1 AND NOT EXISTS \
@@ -40,16 +42,23 @@ impl Outbox for SqliteStore {
                       AND claimed.published_at IS NULL AND claimed.leased_until > $1) \
                  ORDER BY position LIMIT $2 \
              ) \
-             UPDATE outbox SET leased_until = $3 \
-             WHERE published_at IS NULL AND order_id IN (SELECT order_id FROM claimable) \
-             RETURNING position, order_id, sequence, from_status, to_status, at, traceparent",
+             SELECT json_group_array(json_object('position', position, 'order_id', hex(order_id), 'sequence', sequence, \
+                 'from_status', from_status, 'to_status', to_status, 'at', at, 'traceparent', traceparent)) \
+             FROM outbox WHERE published_at IS NULL AND order_id IN (SELECT order_id FROM claimable)",
         )
         .bind(now.0)
         .bind(limit)
-        .bind(lease_until.0)
-        .fetch_all(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await
         .map_err(store_error)?;
+        let rows: Vec<OutboxRow> = rows_of_json(&claimed)?;
+        let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
+        sqlx::query("UPDATE outbox SET leased_until = $1 WHERE position IN (SELECT value FROM json_each($2))")
+            .bind(lease_until.0)
+            .bind(json_of_numbers(&positions))
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
         transaction.commit().await?;
         outbox_records(rows)
     }
@@ -58,34 +67,26 @@ impl Outbox for SqliteStore {
         if positions.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.begin().await?;
-        sqlx::query(
-            "UPDATE outbox SET leased_until = 0 \
-             WHERE published_at IS NULL AND leased_until = $1 AND position IN (SELECT value FROM json_each($2))",
-        )
-        .bind(lease_until.0)
-        .bind(json_of_numbers(positions))
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?;
-        transaction.commit().await
+        let statements = sqlx::query(
+            "BEGIN IMMEDIATE; \
+             UPDATE outbox SET leased_until = 0 \
+             WHERE published_at IS NULL AND leased_until = $1 AND position IN (SELECT value FROM json_each($2)); \
+             COMMIT",
+        );
+        self.writer.write_whole(statements.bind(lease_until.0).bind(json_of_numbers(positions))).await
     }
 
     async fn mark_published(&self, positions: &[i64], now: Timestamp) -> Result<(), StoreError> {
         if positions.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.begin().await?;
-        sqlx::query(
-            "UPDATE outbox SET published_at = $1 \
-             WHERE published_at IS NULL AND position IN (SELECT value FROM json_each($2))",
-        )
-        .bind(now.0)
-        .bind(json_of_numbers(positions))
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?;
-        transaction.commit().await
+        let statements = sqlx::query(
+            "BEGIN IMMEDIATE; \
+             UPDATE outbox SET published_at = $1 \
+             WHERE published_at IS NULL AND position IN (SELECT value FROM json_each($2)); \
+             COMMIT",
+        );
+        self.writer.write_whole(statements.bind(now.0).bind(json_of_numbers(positions))).await
     }
 
     async fn outbox_lag(&self) -> Result<(i64, Option<Timestamp>), StoreError> {
@@ -105,25 +106,10 @@ impl Outbox for SqliteStore {
         mails: &[(String, NewEmail)],
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let mut transaction = self.begin().await?;
-        let mut kept = 0;
-        for (message_id, mail) in mails {
-            let marked = sqlx::query(
-                "INSERT INTO consumed_messages (queue, message_id, at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            )
-            .bind(queue)
-            .bind(message_id)
-            .bind(now.0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-            if marked.rows_affected() == 1 {
-                insert_email(&mut transaction, mail).await?;
-                kept += 1;
-            }
-        }
-        transaction.commit().await?;
-        Ok(kept)
+        let mut seen = HashSet::new();
+        let once: Vec<&(String, NewEmail)> = mails.iter().filter(|(message_id, _)| seen.insert(message_id)).collect();
+        let kept = self.writer.write_whole_and_tell(keep_mails(queue, &once, now)).await?;
+        Ok(kept.first().map_or(0, |kept| u64::try_from(*kept).unwrap_or(0)))
     }
 
     async fn is_consumed(&self, queue: &str, message_id: &str) -> Result<bool, StoreError> {

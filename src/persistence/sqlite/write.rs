@@ -10,14 +10,16 @@
 use std::fmt::Write as _;
 
 use sqlx::AssertSqlSafe;
-use sqlx::query::Query;
+use sqlx::query::{Query, QueryScalar};
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
 use uuid::Uuid;
 
 use crate::domain::ids::ProductId;
 use crate::domain::order::OrderStatus;
+use crate::domain::timestamp::Timestamp;
 use crate::persistence::StoreError;
 use crate::persistence::plan::Plan;
+use crate::persistence::records::NewEmail;
 use crate::persistence::rows::headers_to_text;
 
 use super::error::store_error;
@@ -89,8 +91,10 @@ impl Cells<'_> {
         }
     }
 
+    /// SQLite cuts a text of JSON at a NUL, so that two that differ behind it would be one: it gets a sign for what is not a
+    /// character instead.
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
-        let quoted = serde_json::Value::from(text);
+        let quoted = serde_json::Value::from(text.replace('\0', "\u{fffd}"));
         let _ = write!(self.cell(), "{quoted}");
         self
     }
@@ -100,6 +104,12 @@ impl Cells<'_> {
             Some(text) => self.text(text),
             None => self.null(),
         }
+    }
+
+    /// The cells that [`MAILS`] takes.
+    fn mail(&mut self, mail: &NewEmail) {
+        self.id(mail.id.0).text(&mail.sender).text(&mail.recipient).text(&mail.subject).text(&mail.body);
+        self.optional_text(mail.html.as_deref()).text(&mail.source).text(mail.status.name()).number(mail.created_at.0);
     }
 
     fn rows(&mut self, rows: &Rows) -> &mut Self {
@@ -334,9 +344,43 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         cells.number(change.at.0).optional_text(change.traceparent);
     });
     writing.insert(TELL, plan.untold.len(), untold);
-    let mails = Rows::of(&plan.mails, |cells, mail| {
-        cells.id(mail.id.0).text(&mail.sender).text(&mail.recipient).text(&mail.subject).text(&mail.body);
-        cells.optional_text(mail.html.as_deref()).text(&mail.source).text(mail.status.name()).number(mail.created_at.0);
-    });
+    let mails = Rows::of(&plan.mails, |cells, mail| cells.mail(mail));
     writing.insert(MAILS, plan.mails.len(), mails);
+}
+
+/// What keeps those of these mails whose messages were not done before, marks the messages as done, and gives how many mails
+/// it has kept, in a transaction of its own. Each message is there once.
+pub(super) fn keep_mails(
+    queue: &str,
+    mails: &[&(String, NewEmail)],
+    now: Timestamp,
+) -> QueryScalar<'static, Sqlite, i64, SqliteArguments> {
+    let kept = Rows::of(mails, |cells, (message, mail)| {
+        cells.mail(mail);
+        cells.text(message);
+    });
+    let messages = Rows::of(mails, |cells, (message, _)| {
+        cells.text(queue).text(message).number(now.0);
+    });
+    let statements = format!(
+        "{BEGIN}; \
+         {MAILS} WHERE NOT EXISTS (SELECT 1 FROM consumed_messages WHERE queue = ? AND message_id = value ->> 9); \
+         SELECT changes(); \
+         {CONSUME} WHERE true ON CONFLICT DO NOTHING; \
+         COMMIT"
+    );
+    sqlx::query_scalar(AssertSqlSafe(statements)).bind(kept.0).bind(queue.to_owned()).bind(messages.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_not_cut_at_a_nul() {
+        let Rows(json) = Rows::of(["1\0a", "1\0b"], |cells, text| {
+            cells.text(text);
+        });
+        assert_eq!(json, "[[\"1\u{fffd}a\"],[\"1\u{fffd}b\"]]");
+    }
 }

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::query::Query;
+use sqlx::query::{Query, QueryScalar};
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
@@ -78,6 +78,17 @@ impl Writer {
         statements.execute(&mut *turn).await.map_err(whole_error)?;
         turn.end();
         Ok(())
+    }
+
+    /// As [`write_whole`](Self::write_whole); the statements give numbers too.
+    pub(super) async fn write_whole_and_tell(
+        &self,
+        statements: QueryScalar<'_, Sqlite, i64, SqliteArguments>,
+    ) -> Result<Vec<i64>, StoreError> {
+        let mut turn = self.turn().await?;
+        let told = statements.fetch_all(&mut *turn).await.map_err(whole_error)?;
+        turn.end();
+        Ok(told)
     }
 
     /// Waits for its turn, with nothing begun.
