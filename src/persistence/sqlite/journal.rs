@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use crate::domain::cart::{CartState, HoldState};
@@ -26,7 +26,8 @@ use crate::persistence::{CommitError, Journal, StoreError};
 
 use super::SqliteStore;
 use super::error::store_error;
-use super::write::{self, Rows};
+use super::packed::{self, Names, Packed};
+use super::write::{self, Statement};
 use super::writer::WriteTransaction;
 
 #[async_trait]
@@ -107,61 +108,68 @@ fn not_committed(error: StoreError) -> CommitError {
 }
 
 async fn read(connection: &mut SqliteConnection, needs: &Needs, now: Timestamp) -> Result<Snapshot, StoreError> {
-    let ids = |ids: Vec<Uuid>| {
-        Rows::of(ids, |cells, id| {
-            cells.id(id);
-        })
-    };
-    let sessions = ids(needs.sessions.iter().map(|key| key.0).collect());
-    let orders = ids(needs.orders.iter().map(|id| id.0).collect());
-    let inventories = ids(needs.inventories.iter().map(|id| id.0).collect());
-    let products = ids(needs.products.iter().map(|id| id.0).collect());
-    let holds = Rows::of(&needs.holds, |cells, (cart, number)| {
-        cells.id(cart.0).number(*number);
-    });
-    let keys = Rows::of(&needs.keys, |cells, key| {
-        cells.text(&key.scope).text(&key.key);
-    });
-    let messages = Rows::of(&needs.messages, |cells, message| {
-        cells.text(message.queue).text(&message.id);
-    });
+    let sessions = needs.sessions.iter().map(|key| (key.0,));
+    let orders = needs.orders.iter().map(|id| (id.0,));
+    let inventories = needs.inventories.iter().map(|id| (id.0,));
+    let products = needs.products.iter().map(|id| (id.0,));
+    let holds = needs.holds.iter().map(|(cart, number)| (cart.0, *number));
+    let keys = needs.keys.iter().map(|key| (key.scope.as_str(), key.key.as_str()));
     Ok(Snapshot {
-        sessions: select(connection, SESSIONS, sessions, session_row).await?.into_iter().collect(),
-        orders: select(connection, ORDERS, orders, order_row).await?.into_iter().collect(),
-        holds: select(connection, HOLDS, holds, hold_row).await?.into_iter().collect(),
-        inventories: select(connection, INVENTORIES, inventories, inventory_row).await?.into_iter().collect(),
-        products: select(connection, PRODUCTS, products, product_row).await?.into_iter().collect::<HashMap<_, _>>(),
-        keys: select(connection, KEYS, keys, key_row).await?.into_iter().collect::<HashSet<_>>(),
-        messages: known_messages(connection, messages, &needs.messages).await?,
+        sessions: select(connection, &SESSIONS, sessions, session_row).await?,
+        orders: select(connection, &ORDERS, orders, order_row).await?,
+        holds: select(connection, &HOLDS, holds, hold_row).await?,
+        inventories: select(connection, &INVENTORIES, inventories, inventory_row).await?,
+        products: select(connection, &PRODUCTS, products, product_row).await?,
+        keys: select(connection, &KEYS, keys, key_row).await?,
+        messages: known_messages(connection, &needs.messages).await?,
         now,
     })
 }
 
-const SESSIONS: &str = "SELECT s.key, s.state, s.version, s.expires_at
-     FROM jsonb_each(?1) j CROSS JOIN cart_sessions s ON s.key = unhex(j.value ->> 0)";
-const ORDERS: &str = "SELECT o.id, o.status FROM jsonb_each(?1) j CROSS JOIN orders o ON o.id = unhex(j.value ->> 0)";
-const HOLDS: &str = "SELECT h.cart_key, h.number, h.state, h.quantity
-     FROM jsonb_each(?1) j CROSS JOIN holds h ON h.cart_key = unhex(j.value ->> 0) AND h.number = j.value ->> 1";
-const INVENTORIES: &str = "SELECT i.id, i.on_hand, i.held, i.seq, i.last_movement
-     FROM jsonb_each(?1) j CROSS JOIN inventories i ON i.id = unhex(j.value ->> 0)";
-const PRODUCTS: &str =
-    "SELECT p.id, p.version FROM jsonb_each(?1) j CROSS JOIN products p ON p.id = unhex(j.value ->> 0)";
-const KEYS: &str = "SELECT k.scope, k.key
-     FROM jsonb_each(?1) j CROSS JOIN idempotency_keys k ON k.scope = j.value ->> 0 AND k.key = j.value ->> 1";
-const MESSAGES: &str = "SELECT m.queue, m.message_id
-     FROM jsonb_each(?1) j CROSS JOIN consumed_messages m ON m.queue = j.value ->> 0 AND m.message_id = j.value ->> 1";
+const SESSIONS: Statement = Statement {
+    cells: "key",
+    text: "SELECT s.key, s.state, s.version, s.expires_at FROM given CROSS JOIN cart_sessions s ON s.key = given.key",
+};
+const ORDERS: Statement =
+    Statement { cells: "id", text: "SELECT o.id, o.status FROM given CROSS JOIN orders o ON o.id = given.id" };
+const HOLDS: Statement = Statement {
+    cells: "cart_key, number",
+    text: "SELECT h.cart_key, h.number, h.state, h.quantity
+     FROM given CROSS JOIN holds h ON h.cart_key = given.cart_key AND h.number = given.number",
+};
+const INVENTORIES: Statement = Statement {
+    cells: "id",
+    text: "SELECT i.id, i.on_hand, i.held, i.seq, i.last_movement
+     FROM given CROSS JOIN inventories i ON i.id = given.id",
+};
+const PRODUCTS: Statement =
+    Statement { cells: "id", text: "SELECT p.id, p.version FROM given CROSS JOIN products p ON p.id = given.id" };
+const KEYS: Statement = Statement {
+    cells: "scope, key",
+    text: "SELECT k.scope, k.key FROM given CROSS JOIN idempotency_keys k ON k.scope = given.scope AND k.key = given.key",
+};
+const MESSAGES: Statement = Statement {
+    cells: "queue, message_id",
+    text: "SELECT m.queue, m.message_id
+     FROM given CROSS JOIN consumed_messages m ON m.queue = given.queue AND m.message_id = given.message_id",
+};
 
-async fn select<T>(
+/// What is there of the rows that are asked for.
+async fn select<R: packed::Row, T, C: Default + FromIterator<T>>(
     connection: &mut SqliteConnection,
-    statement: &'static str,
-    rows: Rows,
+    statement: &Statement,
+    rows: impl IntoIterator<Item = R>,
     read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
-) -> Result<Vec<T>, StoreError> {
-    if rows.0 == "[]" {
-        return Ok(Vec::new());
+) -> Result<C, StoreError> {
+    let packed = Packed::of(rows);
+    if packed.rows == 0 {
+        return Ok(C::default());
     }
-    let found = sqlx::query(statement).bind(rows.0).fetch_all(connection).await.map_err(store_error)?;
-    found.iter().map(read).collect()
+    let mut text = String::new();
+    packed::give::<R>(statement.cells, Names { records: 1, texts: 2 }, &mut text);
+    text.push_str(statement.text);
+    let query = sqlx::query(AssertSqlSafe(text)).bind(packed.records).bind(packed.texts);
+    query.fetch_all(connection).await.map_err(store_error)?.iter().map(read).collect()
 }
 
 fn corrupt(what: &str) -> StoreError {
@@ -206,11 +214,28 @@ fn key_row(row: &SqliteRow) -> Result<IdempotencyKey, StoreError> {
 
 async fn known_messages(
     connection: &mut SqliteConnection,
-    rows: Rows,
     asked: &[ConsumedMessage],
 ) -> Result<HashSet<ConsumedMessage>, StoreError> {
     let pair = |row: &SqliteRow| Ok((column::<String>(row, 0)?, column::<String>(row, 1)?));
-    let known: HashSet<(String, String)> = select(connection, MESSAGES, rows, pair).await?.into_iter().collect();
+    let rows = asked.iter().map(|message| (message.queue, message.id.as_str()));
+    let known: HashSet<(String, String)> = select(connection, &MESSAGES, rows, pair).await?;
     let is_known = |message: &&ConsumedMessage| known.contains(&(message.queue.to_owned(), message.id.clone()));
     Ok(asked.iter().filter(is_known).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::write::tests::assert_searches;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_batch_needs_is_found_by_its_key() {
+        assert_searches::<(Uuid,)>(&SESSIONS, &["s"]).await;
+        assert_searches::<(Uuid,)>(&ORDERS, &["o"]).await;
+        assert_searches::<(Uuid, i64)>(&HOLDS, &["h"]).await;
+        assert_searches::<(Uuid,)>(&INVENTORIES, &["i"]).await;
+        assert_searches::<(Uuid,)>(&PRODUCTS, &["p"]).await;
+        assert_searches::<(&str, &str)>(&KEYS, &["k"]).await;
+        assert_searches::<(&str, &str)>(&MESSAGES, &["m"]).await;
+    }
 }

@@ -15,6 +15,7 @@ mod journal;
 mod mail;
 mod orders;
 mod outbox;
+mod packed;
 mod upkeep;
 mod write;
 mod writer;
