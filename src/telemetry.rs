@@ -3,6 +3,7 @@
 //! The log goes to standard error, so that what a command answers on standard output stays clean. Traces go to a
 //! collector, when one is configured.
 
+mod fields;
 mod traces;
 
 use std::io::{self, IsTerminal};
@@ -21,6 +22,7 @@ use crate::actors::supervision;
 use crate::config::{LogConfig, LogFormat, TraceConfig};
 use crate::observability::trace;
 
+use fields::JsonObject;
 pub use traces::Traces;
 
 /// Why nothing can be logged or traced.
@@ -112,7 +114,7 @@ where
 {
     if json {
         // Fields stand beside the message, where programs that read logs look for them.
-        fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
+        fmt::layer().json().flatten_event(true).fmt_fields(JsonObject).with_writer(writer).boxed()
     } else {
         fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(writer).boxed()
     }

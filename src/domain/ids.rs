@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
+use uuid::fmt::Simple;
 
 /// The text is not an identifier of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +37,7 @@ macro_rules! id {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
             }
         }
     };
@@ -87,9 +88,21 @@ pub struct CartSessionId {
     pub secret: [u8; 16],
 }
 
+impl CartSessionId {
+    /// Its text: the key's digits, and then the secret's.
+    fn encode<'t>(&self, text: &'t mut [u8; 2 * Simple::LENGTH]) -> &'t str {
+        let (key, secret) = text.split_at_mut(Simple::LENGTH);
+        self.key.0.simple().encode_lower(key);
+        Uuid::from_bytes(self.secret).simple().encode_lower(secret);
+        // Digits are UTF-8.
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for CartSessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.key.0.simple(), Uuid::from_bytes(self.secret).simple())
+        let mut text = [0; 2 * Simple::LENGTH];
+        f.write_str(self.encode(&mut text))
     }
 }
 
@@ -115,7 +128,8 @@ impl FromStr for CartSessionId {
 
 impl Serialize for CartSessionId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let mut text = [0; 2 * Simple::LENGTH];
+        serializer.serialize_str(self.encode(&mut text))
     }
 }
 

@@ -80,10 +80,20 @@ impl Currency {
     #[must_use]
     pub fn show(self, amount: Money) -> String {
         let decimals = usize::from(self.decimals());
-        let sign = if amount.0 < 0 { "-" } else { "" };
-        let digits = format!("{:0>width$}", amount.0.unsigned_abs(), width = decimals + 1);
-        let (whole, fraction) = digits.split_at(digits.len() - decimals);
-        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(amount.0.unsigned_abs());
+        // As many as the decimals, and one before them.
+        let missing = (decimals + 1).saturating_sub(digits.len());
+        let mut text = String::with_capacity(missing + digits.len() + "-.".len());
+        if amount.0 < 0 {
+            text.push('-');
+        }
+        text.extend(std::iter::repeat_n('0', missing));
+        text.push_str(digits);
+        if decimals > 0 {
+            text.insert(text.len() - decimals, '.');
+        }
+        text
     }
 }
 

@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
+use serde::ser::Error;
 
 use crate::persistence::records::StoredResponse;
 
@@ -48,12 +49,21 @@ pub(crate) struct Message {
     pub message: &'static str,
 }
 
+/// Bytes of a common document: room for it is made once.
+const DOCUMENT: usize = 512;
+
 /// Our documents have text keys and finite numbers only, so writing them does not fail.
 fn text(document: &impl Serialize) -> String {
-    serde_json::to_string(document).unwrap_or_else(|error| {
+    written(document).unwrap_or_else(|error| {
         tracing::error!(%error, "an answer could not be written");
         String::from("null")
     })
+}
+
+fn written(document: &impl Serialize) -> serde_json::Result<String> {
+    let mut text = Vec::with_capacity(DOCUMENT);
+    serde_json::to_writer(&mut text, document)?;
+    String::from_utf8(text).map_err(serde_json::Error::custom)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -34,32 +34,36 @@ pub enum DocumentError {
 }
 
 /// An amount in major units, exactly as it is written: `19.90` stays `19.90` and never becomes a float.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Amount(String);
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Amount(Box<RawValue>);
 
 impl Amount {
     /// The amount with all the decimals of its currency.
     #[must_use]
     pub fn of(currency: Currency, amount: Money) -> Self {
-        Self(currency.show(amount))
+        // Digits with a point between them are JSON.
+        Self(RawValue::from_string(currency.show(amount)).unwrap_or_else(|_| RawValue::NULL.to_owned()))
     }
 
     /// The number as it is written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.get()
     }
 }
+
+impl PartialEq for Amount {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Amount {}
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Serialize for Amount {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        RawValue::from_string(self.0.clone()).map_err(ser::Error::custom)?.serialize(serializer)
+        f.write_str(self.as_str())
     }
 }
 
@@ -70,10 +74,9 @@ impl<'de> Deserialize<'de> for Amount {
         let unsigned = text.strip_prefix('-').unwrap_or(text);
         // The JSON reader has seen to the number's grammar; what is left to refuse is a power of ten or another type.
         if unsigned.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(de::Error::custom(format_args!("{text} is not an amount such as 19.99")))
+            return Ok(Self(literal));
         }
+        Err(de::Error::custom(format_args!("{text} is not an amount such as 19.99")))
     }
 }
 
