@@ -5,11 +5,10 @@
 //! having been settled (in the mailbox of a journal that died, in a commit that died), the actor is told to give the
 //! units back and to ask the database what is true.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::cart::Cart;
-use crate::domain::ids::InventoryId;
+use crate::domain::ids::{IdMap, IdSet, InventoryId};
 use crate::domain::stock::Balance;
 use crate::persistence::entry::{Committed, Done, Entry, Refusal, Work};
 
@@ -92,14 +91,14 @@ pub(super) struct Settlement {
     boards: Arc<Boards>,
     mirror: Mirror,
     metrics: JournalMetrics,
-    balances: HashMap<InventoryId, ToldBalance>,
+    balances: IdMap<InventoryId, ToldBalance>,
     outcomes: Vec<(Queued, Result<Done, JournalError>)>,
 }
 
 impl Settlement {
     pub(super) fn new(parts: &JournalParts) -> Self {
         let JournalParts { inventories: registry, announcer, boards, mirror, metrics, .. } = parts.clone();
-        Self { registry, announcer, boards, mirror, metrics, balances: HashMap::new(), outcomes: Vec::new() }
+        Self { registry, announcer, boards, mirror, metrics, balances: IdMap::default(), outcomes: Vec::new() }
     }
 
     /// These have the same outcome, without having been written.
@@ -122,7 +121,7 @@ impl Settlement {
     }
 
     /// The balances of the inventories whose stock was changed; the others were only read.
-    fn changed(&self) -> HashMap<InventoryId, Balance> {
+    fn changed(&self) -> IdMap<InventoryId, Balance> {
         let written = self.outcomes.iter().filter_map(|(queued, outcome)| match (&queued.submission.work, outcome) {
             (Work::Write(entry), Ok(Done::Applied(_))) => Some(&entry.movements),
             (Work::Write(_) | Work::Load(_), _) => None,
@@ -136,8 +135,8 @@ impl Settlement {
     /// knows less than it thought, and reads.
     pub(super) fn tell(mut self) {
         self.announcer.note(self.changed());
-        let mut takes: HashMap<Life, (i64, Arc<Board>)> = HashMap::new();
-        let mut misled: HashSet<Life> = HashSet::new();
+        let mut takes: IdMap<Life, (i64, Arc<Board>)> = IdMap::default();
+        let mut misled: IdSet<Life> = IdSet::default();
         for (queued, outcome) in &mut self.outcomes {
             let Some((life, units, board)) = queued.submission.take.take().map(EscrowedTake::close) else { continue };
             takes.entry(life).or_insert_with(|| (0, board)).0 += units;

@@ -3,12 +3,18 @@
 //! All are UUIDv7 (RFC 9562), made by the caller: they grow with time, which keeps index pages together.
 //! A cart session is the exception: its identifier is a secret, see [`CartSessionId`].
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 use uuid::fmt::Simple;
+
+/// Things by their identifiers, which this program makes: nobody chooses them to collide, so a fast hash will do.
+pub type IdMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+/// Identifiers, as in an [`IdMap`].
+pub type IdSet<K> = HashSet<K, foldhash::fast::RandomState>;
 
 /// The text is not an identifier of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,10 +4,10 @@
 //! last commits. As long as nobody else writes the same rows, that is how things are. The statements that write a batch
 //! name all of it, so they see whether it is; when it is not, the batch is done again, by looking first.
 
-use std::collections::{BTreeSet, HashMap, HashSet, hash_map};
+use std::collections::{BTreeSet, hash_map};
 
 use crate::domain::cart::{CartState, HoldState, LineChange};
-use crate::domain::ids::InventoryId;
+use crate::domain::ids::{IdMap, IdSet, InventoryId};
 use crate::domain::timestamp::Timestamp;
 
 use super::entry::{Entry, OrderChange, SessionAction, Work};
@@ -19,7 +19,7 @@ const INVENTORIES_MAX: usize = 65_536;
 /// What a journal knows of the stock from its last commits.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    inventories: HashMap<InventoryId, InventoryRow>,
+    inventories: IdMap<InventoryId, InventoryRow>,
 }
 
 impl Memory {
@@ -27,7 +27,7 @@ impl Memory {
     pub(super) fn expect(
         &self,
         works: &[Work],
-        read: HashMap<InventoryId, InventoryRow>,
+        read: IdMap<InventoryId, InventoryRow>,
         now: Timestamp,
     ) -> Option<Snapshot> {
         Snapshot::expected(works, read, &self.inventories, now)
@@ -40,7 +40,7 @@ impl Memory {
             Work::Write(entry) => Some(&entry.movements),
             Work::Load(_) => None,
         });
-        let changed: HashSet<InventoryId> = written.flatten().map(|movement| movement.inventory).collect();
+        let changed: IdSet<InventoryId> = written.flatten().map(|movement| movement.inventory).collect();
         let loaded = works.iter().filter_map(|work| match work {
             Work::Load(inventory) => Some(*inventory),
             Work::Write(_) => None,
@@ -69,8 +69,8 @@ impl Snapshot {
     /// `known`, or `read`. `None` when that does not say all that the batch needs, or says two things of one row.
     fn expected(
         batch: &[Work],
-        read: HashMap<InventoryId, InventoryRow>,
-        known: &HashMap<InventoryId, InventoryRow>,
+        read: IdMap<InventoryId, InventoryRow>,
+        known: &IdMap<InventoryId, InventoryRow>,
         now: Timestamp,
     ) -> Option<Self> {
         let mut found = Self { now, inventories: read, ..Self::empty() };
@@ -82,7 +82,7 @@ impl Snapshot {
         Some(found)
     }
 
-    fn expect(&mut self, entry: &Entry, known: &HashMap<InventoryId, InventoryRow>) -> Option<()> {
+    fn expect(&mut self, entry: &Entry, known: &IdMap<InventoryId, InventoryRow>) -> Option<()> {
         let seen = entry.session.and_then(|session| match session.action {
             SessionAction::Open { .. } => None,
             SessionAction::Touch { seen, .. } => Some((session.key, seen, i64::MAX)),

@@ -7,11 +7,11 @@
 //! Entries that take stock come before those that give some, so that nothing given in a batch hides a take that
 //! should have been refused.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::domain::cart::{CartState, HoldState, LineChange};
-use crate::domain::ids::{CartKey, InventoryId, MovementId, OrderId, ProductId};
+use crate::domain::ids::{CartKey, IdMap, InventoryId, MovementId, OrderId, ProductId};
 use crate::domain::order::OrderStatus;
 use crate::domain::stock::{Balance, Change, StockError};
 use crate::domain::timestamp::Timestamp;
@@ -94,11 +94,11 @@ pub(super) struct InventoryRow {
 /// What the transaction found, under its locks. What is not there is not in the map.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) sessions: HashMap<CartKey, SessionRow>,
-    pub(super) orders: HashMap<OrderId, OrderStatus>,
-    pub(super) holds: HashMap<HoldKey, (HoldState, i64)>,
-    pub(super) inventories: HashMap<InventoryId, InventoryRow>,
-    pub(super) products: HashMap<ProductId, i64>,
+    pub(super) sessions: IdMap<CartKey, SessionRow>,
+    pub(super) orders: IdMap<OrderId, OrderStatus>,
+    pub(super) holds: IdMap<HoldKey, (HoldState, i64)>,
+    pub(super) inventories: IdMap<InventoryId, InventoryRow>,
+    pub(super) products: IdMap<ProductId, i64>,
     pub(super) keys: HashSet<IdempotencyKey>,
     pub(super) messages: HashSet<ConsumedMessage>,
     /// The database's time.
@@ -109,11 +109,11 @@ impl Snapshot {
     /// One in which nothing was found, for a store that adds to it.
     pub(super) fn empty() -> Self {
         Self {
-            sessions: HashMap::new(),
-            orders: HashMap::new(),
-            holds: HashMap::new(),
-            inventories: HashMap::new(),
-            products: HashMap::new(),
+            sessions: IdMap::default(),
+            orders: IdMap::default(),
+            holds: IdMap::default(),
+            inventories: IdMap::default(),
+            products: IdMap::default(),
             keys: HashSet::new(),
             messages: HashSet::new(),
             now: Timestamp(0),
@@ -181,7 +181,7 @@ impl<'a> Plan<'a> {
 /// The snapshot as it is after the entries accepted so far, and the plan as far as it goes.
 struct Planner<'a> {
     state: Snapshot,
-    touched: HashMap<InventoryId, BalanceRow>,
+    touched: IdMap<InventoryId, BalanceRow>,
     plan: Plan<'a>,
 }
 
@@ -204,7 +204,7 @@ impl<'a> Planner<'a> {
             messages: Vec::new(),
             untouched: Vec::new(),
         };
-        Self { state, touched: HashMap::new(), plan }
+        Self { state, touched: IdMap::default(), plan }
     }
 
     /// Accepts an entry whole or refuses it and changes nothing.

@@ -25,7 +25,7 @@ fn snapshot() -> Snapshot {
 fn with_stock(on_hand: i64, held: i64) -> Snapshot {
     let row =
         InventoryRow { balance: Balance { on_hand, held, seq: 7 }, last_movement: MovementId(Uuid::from_u128(70)) };
-    Snapshot { inventories: HashMap::from([(inventory(1), row)]), ..snapshot() }
+    Snapshot { inventories: IdMap::from_iter([(inventory(1), row)]), ..snapshot() }
 }
 
 fn movement(id: u128, stock_move: Move) -> NewMovement {

@@ -1,9 +1,9 @@
 //! When the journal may expect to find things as it knows them, on a database that several servers share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::domain::ids::{InventoryId, ProductId};
+use crate::domain::ids::{IdMap, InventoryId, ProductId};
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::entry::Work;
 use crate::persistence::memory::Memory;
@@ -48,7 +48,7 @@ impl Expectation {
         &self,
         works: &[Work],
         needs: &'a Needs,
-        read: HashMap<InventoryId, InventoryRow>,
+        read: IdMap<InventoryId, InventoryRow>,
         now: Timestamp,
     ) -> Option<(Expected<'a>, Snapshot)> {
         let snapshot = self.memory.expect(works, read, now)?;

@@ -9,14 +9,14 @@
 //! the earlier try to end, and then finds out what became of it. Between locks and commit other servers wait, so what
 //! the plan says stays true until it is written; the statements name what was seen all the same, and count the rows.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::ids::InventoryId;
+use crate::domain::ids::{IdMap, InventoryId};
 use crate::domain::timestamp::Timestamp;
 use crate::persistence::clock::Clock;
 use crate::persistence::entry::{Committed, Work};
@@ -105,7 +105,7 @@ impl PostgresStore {
             return None;
         }
         let unread = seat.expectation.unread(works);
-        let read = if unread.is_empty() { HashMap::new() } else { self.read_stock(seat, unread).await? };
+        let read = if unread.is_empty() { IdMap::default() } else { self.read_stock(seat, unread).await? };
         let (expected, found) = seat.expectation.of(works, needs, read, self.clock.now())?;
         let plan = Plan::of(works, found);
         // A refusal is not to rest on what was only expected.
@@ -141,7 +141,7 @@ impl PostgresStore {
         &self,
         seat: &mut Seat,
         inventories: BTreeSet<InventoryId>,
-    ) -> Option<HashMap<InventoryId, InventoryRow>> {
+    ) -> Option<IdMap<InventoryId, InventoryRow>> {
         let (mut connection, _) = seat.take().await.ok()?;
         let needs = Needs { inventories, ..Needs::default() };
         let Ok(found) = snapshot::read(&mut connection, &needs, false, &self.clock).await else {

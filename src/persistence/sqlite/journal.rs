@@ -5,7 +5,7 @@
 //! expected. There is one writer, so what a transaction has read stays true until it commits; the statements name what was
 //! seen all the same, and count the rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use crate::domain::cart::{CartState, HoldState};
-use crate::domain::ids::{CartKey, InventoryId, MovementId, OrderId, ProductId};
+use crate::domain::ids::{CartKey, IdMap, InventoryId, MovementId, OrderId, ProductId};
 use crate::domain::order::OrderStatus;
 use crate::domain::stock::Balance;
 use crate::domain::timestamp::Timestamp;
@@ -69,7 +69,7 @@ impl SqliteStore {
         let memory = self.memory();
         // What is read only is not known from before.
         let expected =
-            memory.expect(works, HashMap::new(), self.clock.now()).filter(|_| memory.unread(works).is_empty())?;
+            memory.expect(works, IdMap::default(), self.clock.now()).filter(|_| memory.unread(works).is_empty())?;
         let products = expected.products.iter().map(|(id, seen)| (*id, *seen)).collect();
         Some((Plan::of(works, expected), products)).filter(|(plan, _)| !plan.refuses())
     }
