@@ -11,7 +11,8 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 use uuid::fmt::Simple;
 
-/// Things by their identifiers, which this program makes: nobody chooses them to collide, so a fast hash will do.
+/// Things by their identifiers, or by what has one in it. This program makes them: nobody chooses them to collide, so a
+/// fast hash will do.
 pub type IdMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 /// Identifiers, as in an [`IdMap`].
 pub type IdSet<K> = HashSet<K, foldhash::fast::RandomState>;
@@ -152,6 +153,8 @@ mod tests {
         let text = id.to_string();
         assert_eq!(text.len(), 64);
         assert_eq!(text.parse::<CartSessionId>().map(|back| back == id), Ok(true));
+        assert_eq!(serde_json::to_value(id).expect("JSON"), text);
+        assert_eq!(serde_json::to_value(id.key).expect("JSON"), id.key.to_string());
     }
 
     #[test]

@@ -84,13 +84,14 @@ impl Currency {
         let digits = digits.format(amount.0.unsigned_abs());
         // As many as the decimals, and one before them.
         let missing = (decimals + 1).saturating_sub(digits.len());
-        let mut text = String::with_capacity(missing + digits.len() + "-.".len());
-        if amount.0 < 0 {
+        let (negative, point) = (amount.0 < 0, decimals > 0);
+        let mut text = String::with_capacity(usize::from(negative) + missing + digits.len() + usize::from(point));
+        if negative {
             text.push('-');
         }
         text.extend(std::iter::repeat_n('0', missing));
         text.push_str(digits);
-        if decimals > 0 {
+        if point {
             text.insert(text.len() - decimals, '.');
         }
         text
@@ -171,6 +172,24 @@ mod tests {
         assert_eq!(jpy.parse("500"), Ok(Money(500)));
         assert_eq!(jpy.parse("500.00"), Ok(Money(500)));
         assert_eq!(bhd.parse("1.234"), Ok(Money(1234)));
+    }
+
+    #[test]
+    fn shows_all_the_decimals_of_the_currency() {
+        let (usd, jpy, bhd) = (currency("USD"), currency("JPY"), currency("BHD"));
+        for (minor, shown) in [
+            (0, "0.00"),
+            (5, "0.05"),
+            (-5, "-0.05"),
+            (10, "0.10"),
+            (1990, "19.90"),
+            (-123_456, "-1234.56"),
+            (i64::MIN, "-92233720368547758.08"),
+        ] {
+            assert_eq!(usd.show(Money(minor)), shown);
+        }
+        assert_eq!((jpy.show(Money(0)), jpy.show(Money(-7))), ("0".to_owned(), "-7".to_owned()));
+        assert_eq!((bhd.show(Money(5)), bhd.show(Money(12_345))), ("0.005".to_owned(), "12.345".to_owned()));
     }
 
     #[test]

@@ -69,11 +69,11 @@ pub(crate) async fn observe(
 /// The span that a request is answered in, at the highest level, so that whatever is logged within has the request's id.
 /// It continues the trace that the client names.
 fn span_of(request: &ServiceRequest, id: &str) -> (Span, Option<Exported>) {
-    let (method, path) = (request.method().as_str(), request.path());
+    let (method, path) = (request.method(), request.path());
     if !trace::is_exporting() {
-        return (tracing::error_span!("request", id, method, path), None);
+        return (tracing::error_span!("request", id, %method, path), None);
     }
-    let span = tracing::error_span!("request", id, method, path, trace_id = Empty, otel.kind = "server");
+    let span = tracing::error_span!("request", id, %method, path, trace_id = Empty, otel.kind = "server");
     if let Some(place) = request.headers().get(TRACEPARENT).and_then(|place| place.to_str().ok()) {
         trace::set_parent(&span, place);
     }

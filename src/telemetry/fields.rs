@@ -20,7 +20,7 @@ impl<'writer> FormatFields<'writer> for JsonObject {
         members.end()
     }
 
-    /// A field that is told again is there twice, and the last one counts.
+    /// A field that is told again is there twice, of which the reader of the object, the line that is logged, takes the last.
     fn add_fields(&self, current: &'writer mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
         current.fields.truncate(current.fields.len().saturating_sub("}".len()));
         let before = if current.fields.len() > "{".len() { "," } else { "" };

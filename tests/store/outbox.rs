@@ -129,6 +129,7 @@ pub(crate) async fn a_mail_is_kept_once_a_message(shop: &Shop) {
     assert_eq!(shop.store.keep_mails_once("send-email", &first, shop.now()).await.expect("kept"), 2);
     let again = [("m2".to_owned(), mail()), ("m3".to_owned(), mail()), ("m3".to_owned(), mail())];
     assert_eq!(shop.store.keep_mails_once("send-email", &again, shop.now()).await.expect("kept"), 1);
+    assert_eq!(shop.store.keep_mails_once("send-email", &[], shop.now()).await.expect("nothing"), 0);
     let same_mail = shop.store.keep_mails_once("other", &first[..1], shop.now()).await;
     assert!(matches!(&same_mail, Err(StoreError::Constraint(rule)) if rule == "emails_pkey"), "{same_mail:?}");
     assert!(!shop.store.is_consumed("other", "m1").await.expect("a read"), "its message is not marked either");

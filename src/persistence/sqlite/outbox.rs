@@ -108,6 +108,9 @@ impl Outbox for SqliteStore {
     ) -> Result<u64, StoreError> {
         let mut seen = HashSet::new();
         let once: Vec<&(String, NewEmail)> = mails.iter().filter(|(message_id, _)| seen.insert(message_id)).collect();
+        if once.is_empty() {
+            return Ok(0);
+        }
         let kept = self.writer.write_whole_and_tell(keep_mails(queue, &once, now)).await?;
         Ok(kept.first().map_or(0, |kept| u64::try_from(*kept).unwrap_or(0)))
     }

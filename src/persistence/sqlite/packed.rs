@@ -107,14 +107,14 @@ impl Cell for str {
     }
 }
 
-/// Digits of a place among the texts: they are far shorter than the gigabyte that SQLite takes.
+/// Digits of a place among the texts: enough for any, since a value has no more than 10^9 bytes.
 const PLACE: usize = 10;
 
-impl Cell for &str {
-    const WIDTH: usize = <str as Cell>::WIDTH;
+impl<T: Cell + ?Sized> Cell for &T {
+    const WIDTH: usize = T::WIDTH;
 
     fn read(from: Names, at: usize, into: &mut String) {
-        <str as Cell>::read(from, at, into);
+        T::read(from, at, into);
     }
 
     fn put(&self, rows: &mut Packed) {
@@ -203,7 +203,6 @@ row!(A B C D E F G H I J K L M N O);
 row!(A B C D E F G H I J K L M N O P);
 
 /// Rows of one kind.
-#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Packed {
     pub(super) records: Vec<u8>,
     pub(super) texts: Vec<u8>,
@@ -212,7 +211,8 @@ pub(super) struct Packed {
 
 impl Packed {
     pub(super) fn of<R: Row>(rows: impl IntoIterator<Item = R>) -> Self {
-        let mut packed = Self::default();
+        // A text of no bytes out of texts of no bytes would be NULL.
+        let mut packed = Self { records: Vec::new(), texts: vec![b' '], rows: 0 };
         let rows = rows.into_iter();
         packed.records.reserve(rows.size_hint().0 * R::WIDTH);
         for row in rows {
@@ -226,6 +226,7 @@ impl Packed {
     fn number(&mut self, number: i64, width: usize) {
         let (mut cell, mut digits) = ([b' '; i64::WIDTH], itoa::Buffer::new());
         let digits = digits.format(number).as_bytes();
+        debug_assert!(digits.len() <= width, "{number} has more than {width} digits");
         cell[..digits.len()].copy_from_slice(digits);
         self.records.extend_from_slice(&cell[..width]);
     }
@@ -234,11 +235,12 @@ impl Packed {
 /// Begins a statement with its rows: the table `given`, whose columns are `place`, which grows from row to row, and those that are
 /// named here, one for each cell.
 pub(super) fn give<R: Row>(columns: &str, names: Names, statement: &mut String) {
+    const { assert!(R::WIDTH > 0, "a row of nothing can not be counted") };
     let (width, records) = (R::WIDTH, names.records);
     let _ = write!(
         statement,
         "WITH RECURSIVE places(place) AS (SELECT 1 WHERE length(${records})>0 \
-         UNION ALL SELECT place+{width} FROM places WHERE place+{width}<length(${records})), \
+         UNION ALL SELECT place+{width} FROM places WHERE place+{width}<=length(${records})), \
          given(place,{columns}) AS (SELECT place"
     );
     R::read(names, statement);
@@ -260,14 +262,14 @@ mod tests {
         bytes: Vec<u8>,
         number: i64,
         no_number: Option<i64>,
-        text: String,
+        text: Option<String>,
         no_text: Option<String>,
         no_id: Option<Uuid>,
     }
 
     async fn read_back(rows: &[Cells]) -> Vec<Found> {
         let mut connection = SqliteConnection::connect(":memory:").await.expect("a database");
-        // One that both columns of the statement before have: numbers, not the order of what is bound, say which is which.
+        // Both statements use `$1`: what is bound goes by its number, not in turn.
         let mut statement = String::from("SELECT $1; ");
         give::<Cells>(
             "id, bytes, number, no_number, text, no_text, no_id",
@@ -302,7 +304,7 @@ mod tests {
             .iter()
             .cloned()
             .map(|(id, bytes, number, no_number, text, no_text, no_id)| {
-                let bytes = bytes.to_vec();
+                let (bytes, text) = (bytes.to_vec(), Some(text));
                 Found { id, bytes, number, no_number, text, no_text, no_id }
             })
             .collect();
@@ -315,7 +317,7 @@ mod tests {
     async fn texts_that_differ_behind_a_nul_differ() {
         let row = |text: &str| (Uuid::nil(), [0; 3], 0, None, text.to_owned(), None, None);
         let found = read_back(&[row("1\0a"), row("1\0b")]).await;
-        let texts: Vec<&str> = found.iter().map(|row| row.text.as_str()).collect();
+        let texts: Vec<&str> = found.iter().filter_map(|row| row.text.as_deref()).collect();
         assert_eq!(texts, ["1\u{fffd}a", "1\u{fffd}b"]);
     }
 
@@ -326,6 +328,17 @@ mod tests {
             .collect();
         let found = read_back(&rows).await;
         assert!(found.iter().map(|row| row.number).eq(0..1_000), "as they were put in");
-        assert!(found.iter().all(|row| row.text == row.number.to_string()));
+        assert!(found.iter().all(|row| row.text == Some(row.number.to_string())));
+    }
+
+    #[tokio::test]
+    async fn a_row_may_be_a_byte() {
+        let mut connection = SqliteConnection::connect(":memory:").await.expect("a database");
+        let mut statement = String::new();
+        give::<([u8; 1],)>("byte", Names { records: 1, texts: 2 }, &mut statement);
+        statement.push_str("SELECT hex(byte) FROM given ORDER BY place");
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(Packed::of([(*b"a",), (*b"b",)]).records);
+        let bytes: Vec<String> = query.fetch_all(&mut connection).await.expect("rows");
+        assert_eq!(bytes, ["61", "62"]);
     }
 }

@@ -147,9 +147,12 @@ impl Writing {
 
     /// Binds a value, and gives its number.
     fn bind<'t>(&mut self, value: impl Encode<'t, Sqlite> + Type<Sqlite>) -> usize {
-        // What is bound here can be encoded.
-        let _ = self.arguments.add(value);
-        self.arguments.len()
+        let number = self.arguments.len() + 1;
+        // Numbers and bytes can be encoded; what could not would be NULL.
+        if self.arguments.add(value).is_err() {
+            let _ = self.arguments.add(None::<i64>);
+        }
+        number
     }
 
     /// Begins a statement with its rows.
@@ -160,7 +163,7 @@ impl Writing {
         packed.rows
     }
 
-    /// Adds a statement that inserts these rows, if there are any: all of them, or it fails.
+    /// Adds a statement for these rows, if there are any, and gives how many there are. What it inserts is there, or it fails.
     fn insert<R: Row>(&mut self, statement: &Statement, rows: impl IntoIterator<Item = R>) -> usize {
         let mut rows = rows.into_iter().peekable();
         if rows.peek().is_none() {
@@ -377,7 +380,7 @@ pub(super) mod tests {
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(AssertSqlSafe(text)).fetch_all(&mut connection).await.expect("a plan");
         for table in tables {
-            let search = format!("SEARCH {table} USING ");
+            let search = format!("SEARCH {table} USING PRIMARY KEY (");
             assert!(plan.iter().any(|(.., step)| step.starts_with(&search)), "{table}: {plan:?}");
         }
         let scanned = |step: &str| step.starts_with("SCAN ") && !["SCAN CONSTANT ROW", "SCAN places"].contains(&step);
