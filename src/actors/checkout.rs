@@ -13,7 +13,6 @@ use crate::domain::ids::{MovementId, OrderId, ProductId, UserId};
 use crate::domain::order::{OrderLine, OrderStatus, Totals};
 use crate::domain::stock::Move;
 use crate::domain::timestamp::Timestamp;
-use crate::messaging::documents::OrderDocument;
 use crate::observability::trace;
 use crate::persistence::SharedStore;
 use crate::persistence::clock::Clock;
@@ -93,7 +92,6 @@ pub(super) async fn checkout(
                 return Err(error);
             }
         };
-        let document = json_of(&OrderDocument::of(&order))?;
         let order = Arc::new(order);
         let entry = placing(&claim.cart, &order, versions, command);
         parts.faults.pass(ActorKind::Orders, Moment::During, None).await;
@@ -102,7 +100,7 @@ pub(super) async fn checkout(
                 parts.faults.pass(ActorKind::Orders, Moment::After, None).await;
                 drop(claim.ended.send(Became::Order(order.id)));
                 parts.relay.wake();
-                return Ok(CheckedOut { order, document, placed: true });
+                return Ok(CheckedOut { order, placed: true });
             }
             Err(JournalError::Refused(Refusal::ProductChanged { product })) => {
                 parts.catalogue.changed(product);
@@ -122,8 +120,7 @@ async fn ordered_before(parts: &CheckoutParts, order: OrderId, buyer: UserId) ->
     if order.user != buyer {
         return Err(CommandError::CartOrdered);
     }
-    let document = json_of(&OrderDocument::of(&order))?;
-    Ok(CheckedOut { order: Arc::new(order), document, placed: false })
+    Ok(CheckedOut { order: Arc::new(order), placed: false })
 }
 
 /// The order that the cart comes to at the prices of now, and the versions of the products that say so.
@@ -186,13 +183,6 @@ fn placing(cart: &Cart, order: &Arc<Order>, versions: Vec<(ProductId, i64)>, com
     entry.products = versions;
     entry.remember = remember(command.remember.as_ref(), (**order).clone());
     entry
-}
-
-fn json_of(document: &impl serde::Serialize) -> Result<String, CommandError> {
-    serde_json::to_string(document).map_err(|error| {
-        tracing::error!(%error, "a document can not be written as JSON");
-        CommandError::Unwritable
-    })
 }
 
 /// Changes the status of an order, from whatever it is when its turn comes.

@@ -115,8 +115,6 @@ pub struct StockView {
 pub struct CheckedOut {
     /// The order.
     pub order: Arc<Order>,
-    /// The same as JSON, as `GET /orders/{id}` shows it.
-    pub document: String,
     /// Whether this checkout placed it; otherwise an earlier one of the same cart did.
     pub placed: bool,
 }
@@ -189,7 +187,7 @@ pub enum CommandError {
     /// A message that was done before.
     #[error("the message was done before")]
     MessageKnown,
-    /// An event or a mail could not be written, or a secret not made. A fault of the program or of the system; nothing
+    /// A mail could not be written, or a secret not made. A fault of the program or of the system; nothing
     /// was done.
     #[error("something of the server's own could not be made")]
     Unwritable,

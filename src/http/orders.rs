@@ -39,13 +39,9 @@ fn shown(order: &Order) -> StoredResponse {
 
 fn placed(order: &Order, location: &str) -> StoredResponse {
     StoredResponse {
-        headers: vec![place_of(order, location)],
+        headers: vec![("Location".to_owned(), format!("{location}/{}", order.id))],
         ..json::stored(StatusCode::CREATED, &OrderDocument::of(order))
     }
-}
-
-fn place_of(order: &Order, location: &str) -> (String, String) {
-    ("Location".to_owned(), format!("{location}/{}", order.id))
 }
 
 /// What a checkout's body says.
@@ -66,10 +62,8 @@ pub(crate) async fn checkout(state: State, request: HttpRequest, payload: web::P
         move |order| placed(order, &orders)
     });
     idempotency::answer(&state, caller.actor(), named, render, move |state, command| async move {
-        let CheckedOut { order, document, placed } = state.shop.checkout(checkout, command).await?;
-        let headers = if placed { vec![place_of(&order, &orders)] } else { Vec::new() };
-        let status = if placed { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(StoredResponse { status: status.as_u16(), headers, body: document })
+        let CheckedOut { order, placed: is_new } = state.shop.checkout(checkout, command).await?;
+        Ok(if is_new { placed(&order, &orders) } else { shown(&order) })
     })
     .await
 }
