@@ -59,9 +59,10 @@ impl CartImage {
         let mut invocation = script.prepare_invoke();
         invocation.arg(REMEMBERED_FOR_MS).arg(wrong);
         for image in images {
-            let session = format!("session:{}", image.id);
+            let id = image.id.to_string();
+            let session = format!("session:{id}");
             let ended = version_key(&session);
-            invocation.key(format!("cart:{}", image.id)).key(session).key(ended);
+            invocation.key(format!("cart:{id}")).key(session).key(ended);
             invocation.arg(image.version);
             if image.has_ended {
                 invocation.arg(-1)
