@@ -42,9 +42,11 @@ impl Amount {
     /// The amount with all the decimals of its currency.
     #[must_use]
     pub fn of(currency: Currency, amount: Money) -> Self {
-        let written = RawValue::from_string(currency.show(amount));
-        debug_assert!(written.is_ok(), "digits with a point between them are JSON");
-        Self(written.unwrap_or_else(|_| RawValue::NULL.to_owned()))
+        // Digits with a point between them are JSON.
+        Self(RawValue::from_string(currency.show(amount)).unwrap_or_else(|error| {
+            tracing::error!(%error, "an amount could not be written");
+            RawValue::NULL.to_owned()
+        }))
     }
 
     /// The number as it is written.

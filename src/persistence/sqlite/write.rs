@@ -8,9 +8,9 @@
 
 use std::fmt::Write as _;
 
+use sqlx::AssertSqlSafe;
 use sqlx::query::{Query, QueryScalar};
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
-use sqlx::{Arguments, AssertSqlSafe, Encode, Type};
 use uuid::Uuid;
 
 use crate::domain::ids::ProductId;
@@ -32,8 +32,9 @@ pub(super) struct Statement {
     pub(super) text: &'static str,
 }
 
-/// Nothing is written when a product is not in the version that was seen.
+/// Products and the versions in which they were seen.
 const SEEN: &str = "id, version";
+/// Those that are in another one now: then nothing is written.
 const UNSEEN: &str = "SELECT 1 FROM given WHERE NOT EXISTS (
      SELECT 1 FROM products WHERE products.id = given.id AND products.version = given.version)";
 const OPEN_SESSIONS: Statement = Statement {
@@ -133,10 +134,16 @@ const CONSUME_ONCE: Statement = Statement {
 #[derive(Default)]
 struct Writing {
     statements: String,
-    arguments: SqliteArguments,
+    values: Vec<Value>,
     rows: usize,
     /// Whether they are all of the transaction, and so count for themselves.
     whole: bool,
+}
+
+/// What a statement is given.
+enum Value {
+    Bytes(Vec<u8>),
+    Number(i64),
 }
 
 impl Writing {
@@ -146,19 +153,16 @@ impl Writing {
     }
 
     /// Binds a value, and gives its number.
-    fn bind<'t>(&mut self, value: impl Encode<'t, Sqlite> + Type<Sqlite>) -> usize {
-        let number = self.arguments.len() + 1;
-        // Numbers and bytes can be encoded; what could not would be NULL.
-        if self.arguments.add(value).is_err() {
-            let _ = self.arguments.add(None::<i64>);
-        }
-        number
+    fn bind(&mut self, value: Value) -> usize {
+        self.values.push(value);
+        self.values.len()
     }
 
     /// Begins a statement with its rows.
     fn give<R: Row>(&mut self, cells: &str, rows: impl IntoIterator<Item = R>) -> usize {
         let packed = Packed::of(rows);
-        let names = Names { records: self.bind(packed.records), texts: self.bind(packed.texts) };
+        let (records, texts) = (Value::Bytes(packed.records), Value::Bytes(packed.texts));
+        let names = Names { records: self.bind(records), texts: self.bind(texts) };
         packed::give::<R>(cells, names, &mut self.statements);
         packed.rows
     }
@@ -187,7 +191,7 @@ impl Writing {
     /// Stops all that follows, by a text that is no JSON, when the statement before did not change so many rows.
     fn count(&mut self, rows: usize) {
         if self.whole {
-            let rows = self.bind(i64::try_from(rows).unwrap_or(i64::MAX));
+            let rows = self.bind(Value::Number(i64::try_from(rows).unwrap_or(i64::MAX)));
             let _ = write!(self.statements, "SELECT json(iif(changes() = ${rows}, '1', 'not as it was expected')); ");
         }
     }
@@ -196,7 +200,7 @@ impl Writing {
     fn add(&mut self, batch: Uuid, products: &[(ProductId, i64)], plan: &Plan<'_>) {
         let now = plan.now.0;
         self.give(SEEN, products.iter().map(|(id, version)| (id.0, *version)));
-        let (id, at) = (self.bind(batch), self.bind(now));
+        let (id, at) = (self.bind(Value::Bytes(batch.into_bytes().to_vec())), self.bind(Value::Number(now)));
         let _ = write!(
             self.statements,
             "INSERT INTO journal_batches (id, at) SELECT ${id}, ${at} WHERE NOT EXISTS ({UNSEEN}); "
@@ -214,15 +218,22 @@ impl Writing {
         self.insert(&REMEMBER, remembered);
         self.insert(&CONSUME, plan.messages.iter().map(|message| (message.queue, message.id.as_str(), now)));
     }
+
+    fn query(self) -> Query<'static, Sqlite, SqliteArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.statements));
+        self.values.into_iter().fold(query, |query, value| match value {
+            Value::Bytes(bytes) => query.bind(bytes),
+            Value::Number(number) => query.bind(number),
+        })
+    }
 }
 
 /// Writes the plan's rows in a transaction, as many as it names. Fewer would mean that what was seen is not what is there.
 pub(super) async fn write(connection: &mut SqliteConnection, batch: Uuid, plan: &Plan<'_>) -> Result<(), StoreError> {
     let mut writing = Writing::default();
     writing.add(batch, &[], plan);
-    let Writing { statements, arguments, rows, .. } = writing;
-    let query = sqlx::query_with(AssertSqlSafe(statements), arguments);
-    let written = query.execute(connection).await.map_err(store_error)?.rows_affected();
+    let rows = writing.rows;
+    let written = writing.query().execute(connection).await.map_err(store_error)?.rows_affected();
     match usize::try_from(written) == Ok(rows) {
         true => Ok(()),
         false => Err(StoreError::Corrupt(format!("{written} rows were written where {rows} were named"))),
@@ -239,7 +250,7 @@ pub(super) fn whole(
     let mut writing = Writing::whole();
     writing.add(batch, products, plan);
     writing.statements.push_str("COMMIT");
-    sqlx::query_with(AssertSqlSafe(writing.statements), writing.arguments)
+    writing.query()
 }
 
 fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
@@ -360,7 +371,11 @@ pub(super) fn keep_mails(
     writing.statements.push_str("SELECT changes(); ");
     writing.insert(&CONSUME_ONCE, mails.iter().map(|(message, _)| (queue, message.as_str(), now.0)));
     writing.statements.push_str("COMMIT");
-    sqlx::query_scalar_with(AssertSqlSafe(writing.statements), writing.arguments)
+    let query = sqlx::query_scalar(AssertSqlSafe(writing.statements));
+    writing.values.into_iter().fold(query, |query, value| match value {
+        Value::Bytes(bytes) => query.bind(bytes),
+        Value::Number(number) => query.bind(number),
+    })
 }
 
 #[cfg(test)]
