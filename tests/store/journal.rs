@@ -6,10 +6,10 @@ use storekeeper::domain::cart::{CartState, HoldState, LineChange};
 use storekeeper::domain::stock::{Action, Balance, Move, Reason};
 use storekeeper::persistence::CommitError;
 use storekeeper::persistence::entry::{Done, Entry, Refusal, SessionAction, SessionChange, Work};
-use storekeeper::persistence::records::{ProductChange, ProductPatch};
+use storekeeper::persistence::records::{Order, ProductChange, ProductPatch};
 use uuid::Uuid;
 
-use crate::shop::{Shop, Stocked, movement};
+use crate::shop::{Shop, Stocked, movement, new_user, page, placing};
 
 /// The clearing of a cart with one line, as it was seen when it had one change.
 async fn clearing(shop: &Shop, stock: &Stocked) -> Work {
@@ -82,4 +82,53 @@ pub(crate) async fn what_rests_on_a_product_that_has_changed_is_refused(shop: &S
     };
     assert_eq!(*one, Balance { on_hand: 14, held: 0, seq: 5 });
     assert_eq!(*two, Balance { on_hand: 13, held: 0, seq: 4 });
+}
+
+/// Carts are opened by one batch and become orders by another; each is kept as it was told, whether all say the same or not.
+async fn many_at_once(shop: &Shop, carts: &[&[(&Stocked, i64)]], addresses: &[Option<&str>]) {
+    let opened: Vec<_> = carts.iter().map(|lines| shop.put(&shop.fresh_cart(), &lines[0])).collect();
+    let (mut filled, entries): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
+    shop.write_at_once(entries).await;
+    for (cart, lines) in filled.iter_mut().zip(carts) {
+        for line in &lines[1..] {
+            let (after, entry) = shop.put(cart, line);
+            shop.write(entry).await;
+            *cart = after;
+        }
+        let kept = shop.store.cart(cart.id.key).await.expect("a read").expect("a cart").cart;
+        assert_eq!(kept, *cart);
+    }
+    let mut orders = Vec::new();
+    for (cart, address) in filled.iter().zip(addresses) {
+        let placed = shop.order_of(cart, new_user()).await;
+        orders.push(Order { shipping_address: address.map(str::to_owned), ..placed });
+    }
+    shop.write_at_once(filled.iter().zip(&orders).map(|(cart, order)| placing(cart, order)).collect()).await;
+    for (cart, order) in filled.iter().zip(orders) {
+        let kept = shop.store.cart(cart.id.key).await.expect("a read").expect("a cart");
+        assert_eq!(
+            (kept.cart.state, kept.cart.version, kept.order),
+            (CartState::Ordered, cart.version + 1, Some(order.id))
+        );
+        assert_eq!(shop.store.order(order.id).await.expect("a read"), Some(order));
+    }
+    shop.assert_in_order().await;
+}
+
+pub(crate) async fn what_is_written_at_once_is_each_as_it_was_told(shop: &Shop) {
+    let (lamp, table) = (shop.stocked("L-1", 100).await, shop.stocked("T-1", 100).await);
+    let address = Some(r#"{"street":"Elm Street 1"}"#);
+    many_at_once(shop, &[&[(&lamp, 1)], &[(&lamp, 1)], &[(&lamp, 1)]], &[address; 3]).await;
+    many_at_once(shop, &[&[(&lamp, 2)], &[(&table, 2)], &[(&lamp, 2)]], &[None; 3]).await;
+    many_at_once(shop, &[&[(&lamp, 3)], &[(&table, 1), (&lamp, 2)], &[(&lamp, 4)]], &[address, None, None]).await;
+    let history = shop.store.movements(lamp.inventory, &page(None, 100)).await.expect("a page").rows;
+    let told: Vec<_> = history.iter().rev().map(|row| (row.seq, row.reason, row.units, row.order.is_some())).collect();
+    let (hold, sale) = (Reason::Hold, Reason::Sale);
+    let rows = [(Reason::Initial, 100, false), (hold, 1, false), (hold, 1, false), (hold, 1, false)];
+    let rows = rows.into_iter().chain([(sale, 1, true), (sale, 1, true), (sale, 1, true)]);
+    let rows = rows.chain([(hold, 2, false), (hold, 2, false), (sale, 2, true), (sale, 2, true)]);
+    let rows = rows.chain([(hold, 3, false), (hold, 4, false), (hold, 2, false)]);
+    let rows = rows.chain([(sale, 3, true), (sale, 2, true), (sale, 4, true)]);
+    let wanted: Vec<_> = (1..).zip(rows).map(|(seq, (reason, units, sold))| (seq, reason, units, sold)).collect();
+    assert_eq!(told, wanted);
 }

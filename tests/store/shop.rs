@@ -15,9 +15,7 @@ use storekeeper::domain::stock::{Action, Move, Reason};
 use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::SharedStore;
 use storekeeper::persistence::clock::Clock;
-use storekeeper::persistence::entry::{
-    Applied, Done, Entry, NewMovement, OrderChange, SessionAction, SessionChange, Work,
-};
+use storekeeper::persistence::entry::{Done, Entry, NewMovement, OrderChange, SessionAction, SessionChange, Work};
 use storekeeper::persistence::records::{EmailStatus, NewEmail, NewInventory, Order, OrderedLine, Page};
 use uuid::Uuid;
 
@@ -118,13 +116,16 @@ impl Shop {
     }
 
     /// Writes one entry, which must fit.
-    pub(crate) async fn write(&self, entry: Entry) -> Applied {
-        let batch = [Work::Write(Arc::new(entry))];
-        let mut committed = self.store.commit(Uuid::now_v7(), &batch).await.expect("a commit");
-        match committed.done.pop() {
-            Some(Done::Applied(applied)) => applied,
-            other => panic!("not written: {other:?}"),
-        }
+    pub(crate) async fn write(&self, entry: Entry) {
+        self.write_at_once(vec![entry]).await;
+    }
+
+    /// Writes entries in one batch, each of which must fit.
+    pub(crate) async fn write_at_once(&self, entries: Vec<Entry>) {
+        let batch: Vec<Work> = entries.into_iter().map(|entry| Work::Write(Arc::new(entry))).collect();
+        let committed = self.store.commit(Uuid::now_v7(), &batch).await.expect("a commit");
+        let refused = committed.done.iter().find(|done| !matches!(done, Done::Applied(_)));
+        assert!(committed.done.len() == batch.len() && refused.is_none(), "not written: {refused:?}");
     }
 
     pub(crate) async fn receive(&self, stock: &Stocked, units: i64) {
@@ -135,22 +136,35 @@ impl Shop {
 
     /// A cart with one line for each of `lines`.
     pub(crate) async fn cart(&self, lines: &[(&Stocked, i64)]) -> Cart {
-        let id = CartSessionId { key: CartKey(Uuid::now_v7()), secret: [7; 16] };
-        let mut cart = Cart::fresh(id, self.now(), LIFETIME);
-        for (stock, quantity) in lines {
-            let line = cart.add(stock.product, stock.inventory, *quantity, LIMITS).expect("within limits");
-            cart = self.change(&cart, line).await;
+        let mut cart = self.fresh_cart();
+        for line in lines {
+            let (after, entry) = self.put(&cart, line);
+            self.write(entry).await;
+            cart = after;
         }
         cart
+    }
+
+    /// A cart that nobody knows of.
+    pub(crate) fn fresh_cart(&self) -> Cart {
+        Cart::fresh(CartSessionId { key: CartKey(Uuid::now_v7()), secret: [7; 16] }, self.now(), LIFETIME)
+    }
+
+    /// A cart with one more line, and the entry that makes it so.
+    pub(crate) fn put(&self, cart: &Cart, (stock, quantity): &(&Stocked, i64)) -> (Cart, Entry) {
+        let line = cart.add(stock.product, stock.inventory, *quantity, LIMITS).expect("within limits");
+        self.changed(cart, line)
     }
 
     /// Sets the quantity of a product in a cart.
     pub(crate) async fn set(&self, cart: &Cart, stock: &Stocked, quantity: i64) -> Cart {
         let line = cart.set(stock.product, quantity, LIMITS).expect("within limits").expect("a change");
-        self.change(cart, line).await
+        let (after, entry) = self.changed(cart, line);
+        self.write(entry).await;
+        after
     }
 
-    async fn change(&self, cart: &Cart, line: LineChange) -> Cart {
+    fn changed(&self, cart: &Cart, line: LineChange) -> (Cart, Entry) {
         let after = cart.changed(Some(line), self.now(), LIFETIME);
         let (secret, created_at, expires_at) = (cart.id.secret, cart.created_at, after.expires_at);
         let action = match cart.version {
@@ -159,15 +173,14 @@ impl Shop {
         };
         let units = line.units_taken();
         let stock_move = if units > 0 { Move::hold(units) } else { Move::release(-units) };
-        self.write(Entry {
+        let entry = Entry {
             session: Some(SessionChange { key: cart.id.key, action }),
             lines: vec![line],
             line_end: Some(HoldState::Released),
             movements: vec![movement(line.inventory(), stock_move, Some(cart.id.key), None)],
             ..Entry::default()
-        })
-        .await;
-        after
+        };
+        (after, entry)
     }
 
     /// Ends a cart as cleared or, when its time is over, as expired.
@@ -194,26 +207,12 @@ impl Shop {
     /// Makes an order of a cart.
     pub(crate) async fn check_out(&self, cart: &Cart, user: UserId) -> Order {
         let order = self.order_of(cart, user).await;
-        let key = cart.id.key;
-        let seen = cart.version;
-        self.write(Entry {
-            session: Some(SessionChange { key, action: SessionAction::End { seen, state: CartState::Ordered } }),
-            lines: cart.lines.iter().map(|line| LineChange::End(*line)).collect(),
-            line_end: Some(HoldState::Sold),
-            movements: cart
-                .lines
-                .iter()
-                .map(|line| movement(line.inventory, Move::sell(line.quantity), Some(key), Some(order.id)))
-                .collect(),
-            order: Some(OrderChange::Place(Arc::new(order.clone()))),
-            traceparent: Some(TRACEPARENT.to_owned()),
-            ..Entry::default()
-        })
-        .await;
+        self.write(placing(cart, &order)).await;
         order
     }
 
-    async fn order_of(&self, cart: &Cart, user: UserId) -> Order {
+    /// The order that a cart makes.
+    pub(crate) async fn order_of(&self, cart: &Cart, user: UserId) -> Order {
         let mut lines = Vec::new();
         for line in &cart.lines {
             let product = self.store.product(line.product).await.expect("a read").expect("a product");
@@ -293,6 +292,24 @@ impl Shop {
             status,
             created_at: self.now(),
         }
+    }
+}
+
+/// The entry that makes an order of a cart.
+pub(crate) fn placing(cart: &Cart, order: &Order) -> Entry {
+    let (key, seen) = (cart.id.key, cart.version);
+    Entry {
+        session: Some(SessionChange { key, action: SessionAction::End { seen, state: CartState::Ordered } }),
+        lines: cart.lines.iter().map(|line| LineChange::End(*line)).collect(),
+        line_end: Some(HoldState::Sold),
+        movements: cart
+            .lines
+            .iter()
+            .map(|line| movement(line.inventory, Move::sell(line.quantity), Some(key), Some(order.id)))
+            .collect(),
+        order: Some(OrderChange::Place(Arc::new(order.clone()))),
+        traceparent: Some(TRACEPARENT.to_owned()),
+        ..Entry::default()
     }
 }
 

@@ -18,6 +18,7 @@ mod outbox;
 mod seat;
 mod session;
 mod snapshot;
+mod statement;
 mod together;
 mod upkeep;
 mod write;

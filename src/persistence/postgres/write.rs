@@ -1,15 +1,13 @@
 //! What a batch comes to, written in one statement.
 //!
-//! The statement has one part for each table that there is something to write to; each part takes its rows as arrays,
-//! one a column. The parts see the database as it was before the statement, and none needs what another writes.
+//! The statement has one part for each table that there is something to write to. The parts see the database as it was
+//! before the statement, and none needs what another writes.
 //!
 //! In a transaction that has locked and read what the batch needs, the rows are counted afterwards. Without one
 //! ([`write_at_once`]) the statement is all of the transaction: it begins with the batch's identifier and the locks, in the
 //! order in which all servers take them, and fails by itself when a part has not touched the rows that it names.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Encode, Postgres, QueryBuilder, Type};
-
 use uuid::Uuid;
 
 use crate::domain::ids::OrderId;
@@ -22,109 +20,7 @@ use crate::persistence::rows::headers_to_text;
 use super::error::Answer;
 use super::expected::Expected;
 use super::journal::Stopped;
-
-/// The statement as far as it is put together.
-struct Writing {
-    query: QueryBuilder<Postgres>,
-    empty: bool,
-    /// The parts whose rows are counted, and how many there are to be.
-    counted: Vec<(&'static str, usize)>,
-    first_column: bool,
-}
-
-impl Writing {
-    fn new() -> Self {
-        Self { query: QueryBuilder::new(""), empty: true, counted: Vec::new(), first_column: true }
-    }
-
-    /// Adds a part that inserts `rows` rows: `before`, the columns that `columns` adds, `after`. It inserts all of them
-    /// or fails, so nobody counts them.
-    fn insert(
-        &mut self,
-        name: &'static str,
-        rows: usize,
-        before: &'static str,
-        after: &'static str,
-        columns: impl FnOnce(&mut Self),
-    ) {
-        self.part(name, rows, before, (after, ""), columns);
-    }
-
-    /// Adds a part that changes `rows` rows, if they are as they were seen.
-    fn change(
-        &mut self,
-        name: &'static str,
-        rows: usize,
-        before: &'static str,
-        after: &'static str,
-        columns: impl FnOnce(&mut Self),
-    ) {
-        self.part(name, rows, before, (after, " RETURNING 1"), columns);
-        self.count(name, rows);
-    }
-
-    /// Adds a part that locks the `rows` rows that `columns` says, in the order of their keys.
-    fn lock(
-        &mut self,
-        name: &'static str,
-        rows: usize,
-        before: &'static str,
-        after: &'static str,
-        columns: impl FnOnce(&mut Self),
-    ) {
-        self.part(name, rows, before, (after, ""), columns);
-        self.count(name, rows);
-    }
-
-    fn part(
-        &mut self,
-        name: &'static str,
-        rows: usize,
-        before: &'static str,
-        (after, end): (&'static str, &'static str),
-        columns: impl FnOnce(&mut Self),
-    ) {
-        if rows == 0 {
-            return;
-        }
-        self.query.push(if std::mem::replace(&mut self.empty, false) { "WITH " } else { ", " });
-        self.query.push(name).push(" AS MATERIALIZED (").push(before);
-        self.first_column = true;
-        columns(self);
-        self.query.push(after).push(end).push(")");
-    }
-
-    fn count(&mut self, name: &'static str, rows: usize) {
-        if rows > 0 {
-            self.counted.push((name, rows));
-        }
-    }
-
-    /// Adds a column of the part's rows, to a list of what is selected. (Rows of arrays in a `FROM` would be put away column by
-    /// column before the first of them is used.)
-    fn column<'t, T: 't>(&mut self, values: impl Iterator<Item = T>) -> &mut Self
-    where
-        Vec<T>: Encode<'t, Postgres> + Type<Postgres>,
-    {
-        self.query.push(if std::mem::replace(&mut self.first_column, false) { "unnest(" } else { ", unnest(" });
-        self.array(values);
-        self.query.push(")");
-        self
-    }
-
-    /// Adds values as one array.
-    fn array<'t, T: 't>(&mut self, values: impl Iterator<Item = T>)
-    where
-        Vec<T>: Encode<'t, Postgres> + Type<Postgres>,
-    {
-        self.query.push_bind(values.collect::<Vec<T>>());
-    }
-
-    /// Adds a column whose rows all say the same.
-    fn same(&mut self, rows: usize, value: i64) -> &mut Self {
-        self.column(std::iter::repeat_n(value, rows))
-    }
-}
+use super::statement::{Writing, are_alike};
 
 /// Writes the plan's rows, as many as it names. Fewer would mean that what was seen is not what is there.
 pub(super) async fn write(connection: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Stopped> {
@@ -162,7 +58,7 @@ pub(super) async fn write_at_once(
     let mut writing = Writing::new();
     // Counted, and so the first to run.
     writing.change("batch", 1, "INSERT INTO journal_batches (id, at) SELECT ", "", |part| {
-        part.column(std::iter::once(batch)).column(std::iter::once(plan.now.0));
+        part.same(batch).same(plan.now.0);
     });
     add_locks(&mut writing, expected, plan);
     add_plan(&mut writing, plan);
@@ -255,9 +151,11 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
          AND CASE new.state WHEN 'cleared' THEN true WHEN 'expired' THEN cart_sessions.expires_at <= new.now \
          ELSE cart_sessions.expires_at > new.now END",
         |part| {
-            part.column(changed.iter().map(|row| row.key.0)).column(changed.iter().map(|row| row.state.name()));
-            part.column(changed.iter().map(|row| row.seen));
-            part.column(changed.iter().map(|row| row.expires_at.map(|at| at.0))).same(changed.len(), plan.now.0);
+            let alike = are_alike(changed.iter().map(|row| (row.state, row.seen, row.expires_at)));
+            part.column(changed.iter().map(|row| row.key.0));
+            part.column_of(alike, changed.iter().map(|row| row.state.name()));
+            part.column_of(alike, changed.iter().map(|row| row.seen));
+            part.column_of(alike, changed.iter().map(|row| row.expires_at.map(|at| at.0))).same(plan.now.0);
         },
     );
     let opened = &plan.opened_holds;
@@ -268,9 +166,12 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
          SELECT ",
         ", 'open'",
         |part| {
-            part.column(opened.iter().map(|row| row.cart.0)).column(opened.iter().map(|row| row.number));
-            part.column(opened.iter().map(|row| row.product.0)).column(opened.iter().map(|row| row.inventory.0));
-            part.column(opened.iter().map(|row| row.quantity));
+            let alike = are_alike(opened.iter().map(|row| (row.number, row.quantity)));
+            part.column(opened.iter().map(|row| row.cart.0)).column_of(alike, opened.iter().map(|row| row.number));
+            let one_product = are_alike(opened.iter().map(|row| (row.product, row.inventory)));
+            part.column_of(one_product, opened.iter().map(|row| row.product.0));
+            part.column_of(one_product, opened.iter().map(|row| row.inventory.0));
+            part.column_of(alike, opened.iter().map(|row| row.quantity));
         },
     );
     let changed = &plan.changed_holds;
@@ -282,9 +183,11 @@ fn add_carts(writing: &mut Writing, plan: &Plan<'_>) {
          WHERE holds.cart_key = new.cart_key AND holds.number = new.number AND holds.quantity = new.seen \
          AND holds.state = 'open'",
         |part| {
-            part.column(changed.iter().map(|row| row.cart.0)).column(changed.iter().map(|row| row.number));
-            part.column(changed.iter().map(|row| row.seen)).column(changed.iter().map(|row| row.quantity));
-            part.column(changed.iter().map(|row| row.state.name()));
+            let alike = are_alike(changed.iter().map(|row| (row.number, row.seen, row.quantity, row.state)));
+            part.column(changed.iter().map(|row| row.cart.0)).column_of(alike, changed.iter().map(|row| row.number));
+            part.column_of(alike, changed.iter().map(|row| row.seen));
+            part.column_of(alike, changed.iter().map(|row| row.quantity));
+            part.column_of(alike, changed.iter().map(|row| row.state.name()));
         },
     );
 }
@@ -303,7 +206,7 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
             part.column(balances.iter().map(|row| row.change.on_hand));
             part.column(balances.iter().map(|row| row.change.held)).column(balances.iter().map(|row| row.rows));
             part.column(balances.iter().map(|row| row.last_movement.0));
-            part.column(balances.iter().map(|row| row.after.seq - row.rows)).same(balances.len(), plan.now.0);
+            part.column(balances.iter().map(|row| row.after.seq - row.rows)).same(plan.now.0);
         },
     );
     let rows = &plan.movements;
@@ -315,17 +218,24 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
         "",
         |part| {
             let moves = || rows.iter().map(|row| row.movement);
+            let alike =
+                are_alike(rows.iter().map(|row| (row.movement.stock_move, row.change, &row.movement.reference)));
+            // What guests put into carts.
+            let nobodys = are_alike(moves().map(|movement| (movement.order, &movement.actor)));
             part.column(moves().map(|movement| movement.id.0)).column(rows.iter().map(|row| row.previous.0));
-            part.column(moves().map(|movement| movement.inventory.0)).column(rows.iter().map(|row| row.after.seq));
-            part.column(moves().map(|movement| movement.stock_move.reason.name()));
-            part.column(moves().map(|movement| movement.stock_move.action.name()));
-            part.column(moves().map(|movement| movement.stock_move.units));
-            part.column(rows.iter().map(|row| row.change.on_hand)).column(rows.iter().map(|row| row.change.held));
+            let one_inventory = are_alike(moves().map(|movement| movement.inventory));
+            part.column_of(one_inventory, moves().map(|movement| movement.inventory.0));
+            part.column(rows.iter().map(|row| row.after.seq));
+            part.column_of(alike, moves().map(|movement| movement.stock_move.reason.name()));
+            part.column_of(alike, moves().map(|movement| movement.stock_move.action.name()));
+            part.column_of(alike, moves().map(|movement| movement.stock_move.units));
+            part.column_of(alike, rows.iter().map(|row| row.change.on_hand));
+            part.column_of(alike, rows.iter().map(|row| row.change.held));
             part.column(rows.iter().map(|row| row.after.on_hand)).column(rows.iter().map(|row| row.after.held));
             part.column(moves().map(|movement| movement.cart.map(|cart| cart.0)));
-            part.column(moves().map(|movement| movement.order.map(|order| order.0)));
-            part.column(moves().map(|movement| movement.reference.as_deref()));
-            part.column(moves().map(|movement| &*movement.actor)).same(rows.len(), plan.now.0);
+            part.column_of(nobodys, moves().map(|movement| movement.order.map(|order| order.0)));
+            part.column_of(alike, moves().map(|movement| movement.reference.as_deref()));
+            part.column_of(nobodys, moves().map(|movement| &*movement.actor)).same(plan.now.0);
         },
     );
 }
@@ -339,15 +249,19 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
          status, sequence, shipping_address, payment_reference, created_at, updated_at) SELECT ",
         "",
         |part| {
-            part.column(orders().map(|order: &Order| order.id.0)).column(orders().map(|order| order.cart.key.0));
+            let alike = are_alike(orders().map(|order: &Order| {
+                (order.currency, order.status, order.sequence, &order.shipping_address, &order.payment_reference)
+            }));
+            part.column(orders().map(|order| order.id.0)).column(orders().map(|order| order.cart.key.0));
             part.column(orders().map(|order| order.user.0)).column(orders().map(|order| order.user_name.as_str()));
             part.column(orders().map(|order| order.user_email.as_str()));
-            part.column(orders().map(|order| order.currency.code()));
+            part.column_of(alike, orders().map(|order| order.currency.code()));
             part.column(orders().map(|order| order.totals.subtotal.0)).column(orders().map(|order| order.totals.tax.0));
             part.column(orders().map(|order| order.totals.grand_total.0));
-            part.column(orders().map(|order| order.status.name())).column(orders().map(|order| order.sequence));
-            part.column(orders().map(|order| order.shipping_address.as_deref()));
-            part.column(orders().map(|order| order.payment_reference.as_deref()));
+            part.column_of(alike, orders().map(|order| order.status.name()));
+            part.column_of(alike, orders().map(|order| order.sequence));
+            part.column_of(alike, orders().map(|order| order.shipping_address.as_deref()));
+            part.column_of(alike, orders().map(|order| order.payment_reference.as_deref()));
             part.column(orders().map(|order| order.created_at.0)).column(orders().map(|order| order.updated_at.0));
         },
     );
@@ -362,7 +276,7 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         |part| {
             part.column(changed.iter().map(|row| row.id.0)).column(changed.iter().map(|row| row.seen.name()));
             part.column(changed.iter().map(|row| row.to.name()));
-            part.column(changed.iter().map(|row| row.payment_reference)).same(changed.len(), plan.now.0);
+            part.column(changed.iter().map(|row| row.payment_reference)).same(plan.now.0);
         },
     );
     let untold = &plan.untold;
@@ -372,10 +286,14 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         "INSERT INTO outbox (order_id, sequence, from_status, to_status, at, traceparent) SELECT ",
         "",
         |part| {
-            part.column(untold.iter().map(|change| change.order.0)).column(untold.iter().map(|change| change.sequence));
-            part.column(untold.iter().map(|change| change.from.map(OrderStatus::name)));
-            part.column(untold.iter().map(|change| change.to.name())).column(untold.iter().map(|change| change.at.0));
-            part.column(untold.iter().map(|change| change.traceparent));
+            let alike =
+                are_alike(untold.iter().map(|change| (change.sequence, change.from, change.to, change.traceparent)));
+            part.column(untold.iter().map(|change| change.order.0));
+            part.column_of(alike, untold.iter().map(|change| change.sequence));
+            part.column_of(alike, untold.iter().map(|change| change.from.map(OrderStatus::name)));
+            part.column_of(alike, untold.iter().map(|change| change.to.name()));
+            part.column(untold.iter().map(|change| change.at.0));
+            part.column_of(alike, untold.iter().map(|change| change.traceparent));
         },
     );
 }
@@ -393,13 +311,20 @@ fn add_items(writing: &mut Writing, plan: &Plan<'_>) {
          SELECT ",
         "",
         |part| {
-            part.column(items.iter().map(|(order, ..)| order.0)).column(items.iter().map(|(_, position, _)| *position));
+            // Of orders of one line.
+            let alike = are_alike(items.iter().map(|(_, position, _)| position));
+            part.column(items.iter().map(|(order, ..)| order.0));
+            part.column_of(alike, items.iter().map(|(_, position, _)| *position));
             let ordered = || items.iter().map(|(.., ordered)| *ordered);
-            part.column(ordered().map(|ordered| ordered.line.product.0));
-            part.column(ordered().map(|ordered| ordered.inventory.0));
-            part.column(ordered().map(|ordered| ordered.line.name.as_str()));
-            part.column(ordered().map(|ordered| ordered.line.sku.as_str()));
-            part.column(ordered().map(|ordered| ordered.line.price.0));
+            let one_product = are_alike(ordered().map(|ordered| {
+                let line = &ordered.line;
+                (line.product, ordered.inventory, &line.name, &line.sku, line.price)
+            }));
+            part.column_of(one_product, ordered().map(|ordered| ordered.line.product.0));
+            part.column_of(one_product, ordered().map(|ordered| ordered.inventory.0));
+            part.column_of(one_product, ordered().map(|ordered| ordered.line.name.as_str()));
+            part.column_of(one_product, ordered().map(|ordered| ordered.line.sku.as_str()));
+            part.column_of(one_product, ordered().map(|ordered| ordered.line.price.0));
             part.column(ordered().map(|ordered| ordered.line.quantity));
             part.column(ordered().map(|ordered| ordered.line.total.0));
         },
@@ -439,7 +364,7 @@ fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
             part.column(remembered.iter().map(|row| &row.fingerprint[..]));
             part.column(responses().map(|response| i64::from(response.status)));
             part.column(responses().map(|response| headers_to_text(&response.headers)));
-            part.column(responses().map(|response| response.body.as_str())).same(remembered.len(), plan.now.0);
+            part.column(responses().map(|response| response.body.as_str())).same(plan.now.0);
         },
     );
     let messages = &plan.messages;
@@ -450,7 +375,7 @@ fn add_messages(writing: &mut Writing, plan: &Plan<'_>) {
         "",
         |part| {
             part.column(messages.iter().map(|message| message.queue));
-            part.column(messages.iter().map(|message| message.id.as_str())).same(messages.len(), plan.now.0);
+            part.column(messages.iter().map(|message| message.id.as_str())).same(plan.now.0);
         },
     );
 }
