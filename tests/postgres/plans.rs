@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::Executor;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor};
 use storekeeper::domain::ids::{CartKey, InventoryId, OrderId, UserId};
 use storekeeper::domain::timestamp::Timestamp;
 use storekeeper::persistence::records::{EmailFilter, OrderFilter, Page};
@@ -11,7 +11,7 @@ use storekeeper::persistence::{Carts, Inventories, Mail, Orders, Outbox, Upkeep}
 use uuid::Uuid;
 
 use crate::node::Node;
-use crate::server::{Database, connect};
+use crate::server::{Database, Durability, Server, connect};
 
 /// Reads on each side of the sale; the server keeps a plan after five on one connection.
 const READS: usize = 50;
@@ -170,6 +170,32 @@ async fn somebodys_mails_are_found_by_their_address() {
         node.store.list_emails(&filter, &page()).await.expect("a page").rows.len()
     };
     assert_eq!(rows_touched(read, 1).await, 1.0, "a mail");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_again_and_again_is_not_compiled() {
+    let server = tokio::task::spawn_blocking(|| Server::new(Durability::None)).await.expect("a server");
+    let database = Database::of(&server);
+    let mut connection = connect(&database.url).await.expect("a connection");
+    // Whatever it costs, a server that compiles does so.
+    let eager = format!("ALTER DATABASE {} SET jit_above_cost = 0", database.name);
+    connection.execute(sqlx::AssertSqlSafe(eager)).await.expect("set");
+    let node = Node::on(&database.url).await;
+    for _ in 0..READS {
+        let from = (Timestamp(0), CartKey(Uuid::nil()));
+        assert_eq!(node.store.carts_due(Timestamp(1_000_000), from, 20).await.expect("a read"), Vec::new());
+    }
+    let statement = "SELECT pid FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'storekeeper'";
+    let at_work: Vec<i32> = sqlx::query_scalar(statement).fetch_all(&mut connection).await.expect("processes");
+    assert!(!at_work.is_empty(), "the store has connections");
+    for process in at_work {
+        let mapped = std::fs::read_to_string(format!("/proc/{process}/maps")).expect("what the process has in memory");
+        assert!(mapped.contains("postgres"), "its program");
+        assert!(!mapped.contains("llvmjit"), "process {process} has its compiler in memory");
+    }
+    connection.close().await.expect("closed");
+    node.store.close().await;
 }
 
 /// Rows that were read, in a row or by an index.
