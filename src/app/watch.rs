@@ -17,8 +17,8 @@ use crate::persistence::{SharedStore, StoreError};
 
 /// How long the database may take to answer one question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
-/// The database is left alone for at least so many times as long as it took to answer.
-const PAUSE_TIMES: u32 = 20;
+/// The database is left alone for at least so many times as long as it took to count.
+const PAUSE_TIMES: u32 = 100;
 /// How often histograms are tidied.
 const TIDY_PERIOD: Duration = Duration::from_secs(5);
 /// The states of a dependency, as labels.
@@ -49,7 +49,8 @@ pub(super) fn watch(watched: Watched) -> DropGuard {
             tidied.tidy();
         }
     });
-    spawn_until(&end, ask_again_and_again(metrics, store, clock, period));
+    spawn_until(&end, ping_again_and_again(metrics.clone(), Arc::clone(&store), period));
+    spawn_until(&end, count_again_and_again(metrics, store, clock, period));
     end.drop_guard()
 }
 
@@ -116,16 +117,23 @@ fn tell_dependency(metrics: &Metrics, dependency: &'static str, is: DependencySt
     }
 }
 
-/// Asks the database now and then, one question after the other.
-async fn ask_again_and_again(metrics: Metrics, store: SharedStore, clock: Clock, period: Duration) {
-    let in_hand = OnceLock::new();
+/// Asks the database now and then whether it is there.
+async fn ping_again_and_again(metrics: Metrics, store: SharedStore, period: Duration) {
     loop {
-        let began = Instant::now();
         let state = match in_time(store.ping()).await {
             Some(()) => DependencyState::Up,
             None => DependencyState::Degraded,
         };
         tell_dependency(&metrics, "database", state);
+        tokio::time::sleep(period).await;
+    }
+}
+
+/// Has the database count what is in hand, one thing after the other, and then leaves it alone.
+async fn count_again_and_again(metrics: Metrics, store: SharedStore, clock: Clock, period: Duration) {
+    let in_hand = OnceLock::new();
+    loop {
+        let began = Instant::now();
         if let Some(counted) = count(&store, &clock).await {
             in_hand.get_or_init(|| InHand::new(&metrics)).tell(&counted);
         }
