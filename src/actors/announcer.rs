@@ -29,6 +29,11 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// Messages of one look: a thousand a second. In a sale of very many products each is told less often than it may be, and
 /// the orders have the broker and the processors to themselves.
 const LOOK_MAX: usize = 100;
+/// After a look that told something there is a rest of so many times as long as it took, but of no more than [`REST_MAX`]: where
+/// broker and processors are busy, which is when it takes long, news are a thousand a second no more.
+const REST_TIMES: u32 = 20;
+/// See [`REST_TIMES`].
+const REST_MAX: Duration = Duration::from_millis(500);
 /// Messages published at a time at the end of the program.
 const FLUSH_MAX: usize = 500;
 /// Inventories that are remembered, some 100 bytes each. Beyond it those go that have nothing to tell; when all have,
@@ -155,8 +160,9 @@ impl Announcer {
     pub async fn run(self: Arc<Self>, parts: AnnouncerParts, end: CancellationToken) {
         while end.run_until_cancelled(self.noted.notified()).await.is_some() {
             while self.has_news() {
+                let began = Instant::now();
                 self.tell_due(&parts, PERIOD, LOOK_MAX).await;
-                if end.run_until_cancelled(tokio::time::sleep(LOOK_PERIOD)).await.is_none() {
+                if end.run_until_cancelled(tokio::time::sleep(rest(began.elapsed()))).await.is_none() {
                     return;
                 }
             }
@@ -244,9 +250,20 @@ impl Announcer {
     }
 }
 
+/// How long is rested after a look that took so long.
+fn rest(took: Duration) -> Duration {
+    (took * REST_TIMES).clamp(LOOK_PERIOD, REST_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longer_a_look_took_the_longer_is_the_rest_within_bounds() {
+        let rests = [0, 1, 5, 10, 25, 5_000].map(|took| rest(Duration::from_millis(took)).as_millis());
+        assert_eq!(rests, [100, 100, 100, 200, 500, 500]);
+    }
 
     fn id(number: u128) -> InventoryId {
         InventoryId(Uuid::from_u128(number))
