@@ -1,19 +1,16 @@
 //! Orders with all that follows them: events out and confirmed, consumed, mails kept.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::sqlite::SqliteConnection;
 use tokio::task::spawn_blocking;
 
 use crate::api::Api;
+use crate::books::Books;
 use crate::process::Spent;
 use crate::rabbitmq::VirtualHost;
 use crate::server::{Ground, Server};
-use crate::{Arguments, CART_LIFE, address, adds, client, fill, filled, tell};
+use crate::{Arguments, CART_LIFE, address, adds, client, fill, tell};
 
 /// Products that are bought.
 const PRODUCTS: u32 = 1_000;
@@ -58,14 +55,14 @@ pub(crate) async fn measure(arguments: &Arguments) -> bool {
     let (connections, count) = (usize::from(arguments.connections), orders as usize);
     let begin = Instant::now();
     let load = client::send(address(&server), connections, checkouts, count).await;
-    let followed = books.follow(orders.into(), begin).await;
+    let followed = follow(&mut books, orders.into(), begin).await;
     let spent = Spent::until_now(server.process());
 
     println!("{:>10.2} s  until the last order was acknowledged", load.took.as_secs_f64());
     print_when(followed.published, "until the last event was confirmed and marked as published");
     print_when(followed.mailed, "until the last mail was kept");
     spent.tell_since(&before, orders, "an order");
-    let (mails, ordered, events) = books.all().await;
+    let (mails, ordered, events): (i64, i64, i64) = books.row(BOOKS).await;
     let orders = i64::from(orders);
     let mut right =
         tell(mails == orders && ordered == orders, &format!("{mails} mails for {ordered} orders of {orders}"));
@@ -100,45 +97,15 @@ async fn carts(arguments: &Arguments, server: &Server) -> client::Requests {
     client::Requests { all, status: 201, keep: None }
 }
 
-/// The server's database, to be looked at beside it.
-enum Books {
-    Sqlite(Box<SqliteConnection>),
-    Postgres(Box<PgConnection>),
-}
-
-impl Books {
-    async fn open(database: &(&'static str, String)) -> Self {
-        match database {
-            ("DATABASE_URL", url) => {
-                let options = PgConnectOptions::from_str(url).expect("an address");
-                Self::Postgres(Box::new(PgConnection::connect_with(&options).await.expect("the database opens")))
-            }
-            (_, folder) => Self::Sqlite(Box::new(filled::connection(folder.as_ref()).await)),
-        }
+/// Looks until all is out and all mails are kept, or patience is over. All orders are placed.
+async fn follow(books: &mut Books, orders: i64, begin: Instant) -> Followed {
+    let mut followed = Followed { published: None, mailed: None };
+    while begin.elapsed() < PATIENCE && (followed.published.is_none() || followed.mailed.is_none()) {
+        let (mails, waiting): (i64, bool) = books.row(LOOK).await;
+        let now = begin.elapsed();
+        followed.mailed = followed.mailed.or_else(|| (mails == orders).then_some(now));
+        followed.published = followed.published.or_else(|| (!waiting).then_some(now));
+        tokio::time::sleep(LOOK_PERIOD).await;
     }
-
-    /// Looks until all is out and all mails are kept, or patience is over. All orders are placed.
-    async fn follow(&mut self, orders: i64, begin: Instant) -> Followed {
-        let mut followed = Followed { published: None, mailed: None };
-        while begin.elapsed() < PATIENCE && (followed.published.is_none() || followed.mailed.is_none()) {
-            let (mails, waiting): (i64, bool) = match self {
-                Self::Sqlite(connection) => sqlx::query_as(LOOK).fetch_one(&mut **connection).await,
-                Self::Postgres(connection) => sqlx::query_as(LOOK).fetch_one(&mut **connection).await,
-            }
-            .expect("the database answers");
-            let now = begin.elapsed();
-            followed.mailed = followed.mailed.or_else(|| (mails == orders).then_some(now));
-            followed.published = followed.published.or_else(|| (!waiting).then_some(now));
-            tokio::time::sleep(LOOK_PERIOD).await;
-        }
-        followed
-    }
-
-    async fn all(&mut self) -> (i64, i64, i64) {
-        match self {
-            Self::Sqlite(connection) => sqlx::query_as(BOOKS).fetch_one(&mut **connection).await,
-            Self::Postgres(connection) => sqlx::query_as(BOOKS).fetch_one(&mut **connection).await,
-        }
-        .expect("the database answers")
-    }
+    followed
 }

@@ -14,6 +14,8 @@
 #[expect(dead_code, reason = "examples/load does more with it")]
 #[path = "../load/api.rs"]
 mod api;
+#[path = "../load/books.rs"]
+mod books;
 #[path = "../../benches/http/client.rs"]
 mod client;
 mod events;

@@ -4,7 +4,8 @@
 //! - `flash-sale`: all want the same product, of which there is not enough; guests put it into a cart and buy at once.
 //! - `browse`: people look at lists and at products, some far more popular than others.
 //! - `mixed`: most look, some fill a cart, half of those buy.
-//! - `peak`: as many requests as one route does, one route after the other, asked by wrk.
+//! - `peak`: as many requests as one route does, one route after the other, asked by wrk, and beside what the same server does of an
+//!   empty route.
 //!
 //! The first three are goose's, which plays people and measures as they would, and writes a report in HTML; it takes as
 //! much of the machine as the server does. Peak rates are therefore wrk's, which takes little. Without `--url` this
@@ -14,10 +15,16 @@
 
 #[expect(dead_code, reason = "examples/capacity does more with it")]
 mod api;
+mod books;
+#[expect(dead_code, reason = "benches fill databases with it")]
+#[path = "../../benches/support/filled.rs"]
+mod filled;
 mod peak;
 #[expect(dead_code, reason = "tests share a server; a load test has its own, and more durable, one")]
 #[path = "../../tests/support/postgres.rs"]
 mod postgres;
+#[path = "../../tests/support/rabbitmq.rs"]
+mod rabbitmq;
 #[expect(dead_code, reason = "tests do more with it")]
 #[path = "../../tests/support/redis.rs"]
 mod redis;
@@ -38,8 +45,12 @@ use clap::{Parser, ValueEnum};
 use url::{Host, Url};
 
 use api::Api;
+use rabbitmq::VirtualHost;
 use scenarios::People;
-use server::Server;
+use server::{Ground, Server};
+
+/// Seconds that a cart of a peak lives: longer than any run. What it leaves is not the next route's to expire.
+const CART_LIFE: &str = "86400";
 
 /// Plays a load against a server and asks the server for a verdict.
 #[derive(Parser)]
@@ -48,15 +59,18 @@ struct Arguments {
     /// What is played.
     #[arg(value_enum)]
     load: Load,
-    /// People at a time, or connections.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
-    users: u16,
-    /// For how long, seconds; of a peak, each route.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    seconds: u64,
-    /// Products; a flash sale has one.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    products: u32,
+    /// People at a time, or connections. [default: 64; of a peak 64, and then 256]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    users: Option<u16>,
+    /// For how long, seconds; of a peak, each route each time. [default: 20; of a peak 3]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: Option<u64>,
+    /// How often each route has its turn in a peak; what is told are medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
+    rounds: u8,
+    /// Products; a flash sale has one. [default: 1,000; of a peak 10,000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    products: Option<u32>,
     /// Units of each; of a peak there is always enough.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     stock: i64,
@@ -66,7 +80,7 @@ struct Arguments {
     /// How long a person thinks between two steps at most, milliseconds.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     think_ms: u64,
-    /// The server is to have PostgreSQL, with every commit synced, and Redis: private ones, which this starts.
+    /// The server is to have PostgreSQL, with every commit synced, Redis and RabbitMQ: private ones, which this starts.
     #[arg(long, conflicts_with = "url")]
     real: bool,
     /// A server that runs already, whose administrator's ADMIN_EMAIL and ADMIN_PASSWORD are in the environment.
@@ -111,24 +125,44 @@ async fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
+    let broker = match arguments.real {
+        true => Some(tokio::task::spawn_blocking(VirtualHost::new).await.expect("RabbitMQ starts")),
+        false => None,
+    };
     let server = match &arguments.url {
-        None => Server::start(arguments.real).await,
+        None => start(&arguments, broker.as_ref()).await,
         Some(url) => Server::given(url),
     };
     let (name, stock) = (arguments.load.name(), stock(&arguments));
-    println!("{name}: {} at {}", server.place(), server.base());
+    let with = if broker.is_some() { " and RabbitMQ" } else { "" };
+    println!("{name}: {}{with} at {}", server.place(), server.base());
     let api = Api::sign_in(&server).await;
     let people = Arc::new(People::gather(&api, products(&arguments), stock, arguments.buyers).await);
     println!("{} products with {stock} units each, {} buyers signed in", people.items.len(), people.buyers.len());
     match arguments.load {
         Load::FlashSale | Load::Browse | Load::Mixed => scenarios::play(&arguments, &server, &people).await,
-        Load::Peak => peak::measure(&arguments, &server, &people),
+        Load::Peak => peak::measure(&arguments, &server, &people).await,
     }
     if verdict::of(&api, &people, server).await { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// A server of our own.
+async fn start(arguments: &Arguments, broker: Option<&VirtualHost>) -> Server {
+    let mut settings = Vec::new();
+    settings.extend(broker.map(|broker| ("AMQP_URL", broker.url.clone())));
+    if arguments.load == Load::Peak {
+        settings.extend(["CART_TTL", "CART_MAX_AGE"].map(|name| (name, CART_LIFE.to_owned())));
+    }
+    Server::on(Ground::new(arguments.real).await, settings).await
+}
+
 fn products(arguments: &Arguments) -> u32 {
-    if arguments.load == Load::FlashSale { 1 } else { arguments.products }
+    let unless_said = |products| arguments.products.unwrap_or(products);
+    match arguments.load {
+        Load::FlashSale => 1,
+        Load::Browse | Load::Mixed => unless_said(scenarios::PRODUCTS),
+        Load::Peak => unless_said(peak::PRODUCTS),
+    }
 }
 
 fn stock(arguments: &Arguments) -> i64 {

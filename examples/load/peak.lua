@@ -1,10 +1,10 @@
 -- The requests of `scripts/load peak`. PEAK_ROUTE says which, PEAK_ITEMS names a file with a product and its inventory a
--- line, PEAK_TOKEN is a buyer's access token.
+-- line, PEAK_CARTS one with a cart a line, which is written (fill) or read (checkout); PEAK_TOKEN is a buyer's access token.
 
 local route = os.getenv("PEAK_ROUTE")
 local json = { ["Content-Type"] = "application/json" }
 local signed = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. os.getenv("PEAK_TOKEN") }
-local requests, carts = {}, {}
+local requests, carts = {}, nil
 
 local function add(product)
     return wrk.format("POST", "/cart/add-to-cart", json, '{"productId":"' .. product .. '","quantity":1}')
@@ -15,29 +15,55 @@ local make = {
     product = function(product) return wrk.format("GET", "/products/" .. product) end,
     inventory = function(_, inventory) return wrk.format("GET", "/inventories/" .. inventory, signed) end,
     add = add,
-    buy = add,
+    fill = add,
 }
 
+local function checkout(cart)
+    return wrk.format("POST", "/orders/checkout", signed, '{"cartSessionId":"' .. cart .. '"}')
+end
+
 function init()
+    if route == "checkout" then
+        -- Made beforehand, so that making them is not measured.
+        for cart in io.lines(os.getenv("PEAK_CARTS")) do
+            requests[#requests + 1] = checkout(cart)
+        end
+        return
+    end
     for line in io.lines(os.getenv("PEAK_ITEMS")) do
         local product, inventory = line:match("(%S+) (%S+)")
         requests[#requests + 1] = make[route](product, inventory)
     end
     math.randomseed(1)
+    if route == "fill" then
+        carts = io.open(os.getenv("PEAK_CARTS"), "w")
+    end
 end
 
-function request()
-    if route == "buy" and #carts > 0 then
-        return wrk.format("POST", "/orders/checkout", signed, '{"cartSessionId":"' .. table.remove(carts) .. '"}')
+if route == "checkout" then
+    -- Each cart once, the last one first. When all are bought it is over.
+    function request()
+        local last = #requests
+        if last == 1 then
+            wrk.thread:stop()
+        else
+            local bought = requests[last]
+            requests[last] = nil
+            return bought
+        end
+        return requests[last]
     end
-    return requests[math.random(#requests)]
+else
+    function request()
+        return requests[math.random(#requests)]
+    end
 end
 
 -- wrk reads answers in full only when there is this function, which costs: so only where carts are to be known.
-if route == "buy" then
-    response = function(status, _, body)
+if route == "fill" then
+    function response(status, _, body)
         if status == 200 then
-            carts[#carts + 1] = body:match('"cartSessionId":"(%x+)"')
+            carts:write(body:match('"cartSessionId":"(%x+)"'), "\n")
         end
     end
 end

@@ -20,6 +20,11 @@ use crate::{Arguments, Load};
 const SESSION_HEADER: &str = "X-Cart-Session-Id";
 /// Products that are put on the shelf at a time.
 const AT_ONCE: usize = 32;
+/// People at a time, when nobody says how many, and seconds, when nobody says for how long.
+const USERS: u16 = 64;
+const SECONDS: u64 = 20;
+/// Products, when nobody says how many.
+pub(crate) const PRODUCTS: u32 = 1_000;
 /// How often figures are shown while the load runs, seconds.
 const SHOWN_PERIOD: usize = 5;
 
@@ -84,12 +89,12 @@ fn chance() -> f64 {
 pub(crate) async fn play(arguments: &Arguments, server: &Server, people: &Arc<People>) {
     std::fs::create_dir_all(&arguments.reports).expect("a folder for the report");
     let report = arguments.reports.join(format!("{}.html", arguments.load.name()));
-    let (users, name) = (usize::from(arguments.users), arguments.load.name());
+    let (users, name) = (usize::from(arguments.users.unwrap_or(USERS)), arguments.load.name());
     let mut configuration = GooseConfiguration::default();
     configuration.host = Some(server.base().to_owned());
     configuration.users = Some(users);
     configuration.increase_rate = Some(users.to_string());
-    configuration.run_time = Some(format!("{}s", arguments.seconds));
+    configuration.run_time = Some(format!("{}s", arguments.seconds.unwrap_or(SECONDS)));
     configuration.report_file = vec![report.display().to_string()];
     configuration.running_metrics = Some(SHOWN_PERIOD);
     // A person who waits for an answer asks nothing meanwhile: what would have been asked is counted as late.

@@ -77,11 +77,6 @@ impl Ground {
 }
 
 impl Server {
-    /// Starts one of our own on nothing.
-    pub(crate) async fn start(real: bool) -> Self {
-        Self::on(Ground::new(real).await, Vec::new()).await
-    }
-
     /// Starts one of our own, with more settings, on what may have a database already.
     pub(crate) async fn on(ground: Ground, settings: Vec<(&'static str, String)>) -> Self {
         spawn_blocking(move || Self::start_here(ground, &settings)).await.expect("the server starts")
@@ -126,6 +121,11 @@ impl Server {
 
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Where its database is, when that is known.
+    pub(crate) fn database(&self) -> Option<&(&'static str, String)> {
+        self.database.first()
     }
 
     /// What it is, for people.
