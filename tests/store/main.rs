@@ -46,7 +46,8 @@ macro_rules! contract {
                 a_history_is_paged_from_the_newest, a_history_names_cart_and_order;
             journal: a_committed_batch_is_known_when_it_comes_again, a_batch_that_was_not_committed_can_come_again,
                 what_rests_on_a_product_that_has_changed_is_refused,
-                what_is_written_at_once_is_each_as_it_was_told;
+                what_is_written_at_once_is_each_as_it_was_told,
+                what_has_little_in_common_is_written_at_once;
             mail: mails_are_listed_newest_first, a_due_mail_is_claimed_by_one, a_mail_is_tried_until_it_is_given_up,
             what_is_handed_over_is_unanswered_until_it_is_answered;
             orders: an_order_comes_back_as_it_was_placed, orders_are_listed_newest_first,

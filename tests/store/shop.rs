@@ -242,26 +242,7 @@ impl Shop {
 
     /// Changes the status of an order that has had no other change; a cancelled one's units come back.
     pub(crate) async fn first_transition(&self, order: &Order, to: OrderStatus) {
-        let restock =
-            |line: &OrderedLine| movement(line.inventory, Move::restock(line.line.quantity), None, Some(order.id));
-        self.write(Entry {
-            movements: match to {
-                OrderStatus::Cancelled => order.lines.iter().map(restock).collect(),
-                OrderStatus::Pending | OrderStatus::Confirmed | OrderStatus::Shipped | OrderStatus::Delivered => {
-                    Vec::new()
-                }
-            },
-            order: Some(OrderChange::Transition {
-                id: order.id,
-                seen: OrderStatus::Pending,
-                to,
-                sequence: 2,
-                payment_reference: Some("payment 1".to_owned()),
-            }),
-            traceparent: Some(TRACEPARENT.to_owned()),
-            ..Entry::default()
-        })
-        .await;
+        self.write(transition(order, to)).await;
     }
 
     /// Publishes all changes that wait.
@@ -308,6 +289,27 @@ pub(crate) fn placing(cart: &Cart, order: &Order) -> Entry {
             .map(|line| movement(line.inventory, Move::sell(line.quantity), Some(key), Some(order.id)))
             .collect(),
         order: Some(OrderChange::Place(Arc::new(order.clone()))),
+        traceparent: Some(TRACEPARENT.to_owned()),
+        ..Entry::default()
+    }
+}
+
+/// The entry that changes the status of an order that has had no other change; a cancelled one's units come back.
+pub(crate) fn transition(order: &Order, to: OrderStatus) -> Entry {
+    let restock =
+        |line: &OrderedLine| movement(line.inventory, Move::restock(line.line.quantity), None, Some(order.id));
+    Entry {
+        movements: match to {
+            OrderStatus::Cancelled => order.lines.iter().map(restock).collect(),
+            OrderStatus::Pending | OrderStatus::Confirmed | OrderStatus::Shipped | OrderStatus::Delivered => Vec::new(),
+        },
+        order: Some(OrderChange::Transition {
+            id: order.id,
+            seen: OrderStatus::Pending,
+            to,
+            sequence: 2,
+            payment_reference: Some("payment 1".to_owned()),
+        }),
         traceparent: Some(TRACEPARENT.to_owned()),
         ..Entry::default()
     }
