@@ -21,8 +21,8 @@ const RETURN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What a connection of the pool sets. Its transactions make no pauses that take anywhere near that long. Its statements
 /// find their rows by an index, and in its order: a plan that was made, and kept, while a table had next to nothing in it would
 /// read all of it again and again when a sale has filled it, or sort all of it for each page. Nor are they compiled: by
-/// statistics from before a sale a page of carts looks so dear that a server would compile its statement each time it runs,
-/// for ten milliseconds of a processor, and it runs in a tenth of one.
+/// statistics from before a sale a page of carts looks so dear that a server would compile its statement each time it runs.
+/// Compiling takes ten milliseconds of a processor, running it a tenth of a millisecond.
 const POOLED: &str = "SET synchronous_commit = on; \
     SET statement_timeout = '3s'; \
     SET lock_timeout = '2s'; \

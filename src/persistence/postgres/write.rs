@@ -220,8 +220,8 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
             let moves = || rows.iter().map(|row| row.movement);
             let alike =
                 are_alike(rows.iter().map(|row| (row.movement.stock_move, row.change, &row.movement.reference)));
-            // What guests put into carts.
-            let nobodys = are_alike(moves().map(|movement| (movement.order, &movement.actor)));
+            // As of what guests put into carts.
+            let one_cause = are_alike(moves().map(|movement| (movement.order, &movement.actor)));
             part.column(moves().map(|movement| movement.id.0)).column(rows.iter().map(|row| row.previous.0));
             let one_inventory = are_alike(moves().map(|movement| movement.inventory));
             part.column_of(one_inventory, moves().map(|movement| movement.inventory.0));
@@ -233,9 +233,9 @@ fn add_stock(writing: &mut Writing, plan: &Plan<'_>) {
             part.column_of(alike, rows.iter().map(|row| row.change.held));
             part.column(rows.iter().map(|row| row.after.on_hand)).column(rows.iter().map(|row| row.after.held));
             part.column(moves().map(|movement| movement.cart.map(|cart| cart.0)));
-            part.column_of(nobodys, moves().map(|movement| movement.order.map(|order| order.0)));
+            part.column_of(one_cause, moves().map(|movement| movement.order.map(|order| order.0)));
             part.column_of(alike, moves().map(|movement| movement.reference.as_deref()));
-            part.column_of(nobodys, moves().map(|movement| &*movement.actor)).same(plan.now.0);
+            part.column_of(one_cause, moves().map(|movement| &*movement.actor)).same(plan.now.0);
         },
     );
 }
@@ -249,9 +249,9 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
          status, sequence, shipping_address, payment_reference, created_at, updated_at) SELECT ",
         "",
         |part| {
-            let alike = are_alike(orders().map(|order: &Order| {
-                (order.currency, order.status, order.sequence, &order.shipping_address, &order.payment_reference)
-            }));
+            let alike = are_alike(
+                orders().map(|order: &Order| (order.currency, order.status, order.sequence, &order.payment_reference)),
+            );
             part.column(orders().map(|order| order.id.0)).column(orders().map(|order| order.cart.key.0));
             part.column(orders().map(|order| order.user.0)).column(orders().map(|order| order.user_name.as_str()));
             part.column(orders().map(|order| order.user_email.as_str()));
@@ -260,7 +260,7 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
             part.column(orders().map(|order| order.totals.grand_total.0));
             part.column_of(alike, orders().map(|order| order.status.name()));
             part.column_of(alike, orders().map(|order| order.sequence));
-            part.column_of(alike, orders().map(|order| order.shipping_address.as_deref()));
+            part.column(orders().map(|order| order.shipping_address.as_deref()));
             part.column_of(alike, orders().map(|order| order.payment_reference.as_deref()));
             part.column(orders().map(|order| order.created_at.0)).column(orders().map(|order| order.updated_at.0));
         },
@@ -286,14 +286,13 @@ fn add_orders(writing: &mut Writing, plan: &Plan<'_>) {
         "INSERT INTO outbox (order_id, sequence, from_status, to_status, at, traceparent) SELECT ",
         "",
         |part| {
-            let alike =
-                are_alike(untold.iter().map(|change| (change.sequence, change.from, change.to, change.traceparent)));
+            let alike = are_alike(untold.iter().map(|change| (change.sequence, change.from, change.to)));
             part.column(untold.iter().map(|change| change.order.0));
             part.column_of(alike, untold.iter().map(|change| change.sequence));
             part.column_of(alike, untold.iter().map(|change| change.from.map(OrderStatus::name)));
             part.column_of(alike, untold.iter().map(|change| change.to.name()));
             part.column(untold.iter().map(|change| change.at.0));
-            part.column_of(alike, untold.iter().map(|change| change.traceparent));
+            part.column(untold.iter().map(|change| change.traceparent));
         },
     );
 }
@@ -311,7 +310,7 @@ fn add_items(writing: &mut Writing, plan: &Plan<'_>) {
          SELECT ",
         "",
         |part| {
-            // Of orders of one line.
+            // When each order has one line.
             let alike = are_alike(items.iter().map(|(_, position, _)| position));
             part.column(items.iter().map(|(order, ..)| order.0));
             part.column_of(alike, items.iter().map(|(_, position, _)| *position));
