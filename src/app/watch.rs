@@ -17,8 +17,10 @@ use crate::persistence::{SharedStore, StoreError};
 
 /// How long the database may take to answer one question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
-/// The database is left alone for at least so many times as long as it took to count.
-const PAUSE_TIMES: u32 = 100;
+/// After it has counted the database is left alone for so many times as long as that took, ...
+const REST_TIMES: u32 = 100;
+/// ... but for no more than so many periods: what has gone wrong once is not unknown for long.
+const REST_PERIODS_MAX: u32 = 12;
 /// How often histograms are tidied.
 const TIDY_PERIOD: Duration = Duration::from_secs(5);
 /// The states of a dependency, as labels.
@@ -137,8 +139,13 @@ async fn count_again_and_again(metrics: Metrics, store: SharedStore, clock: Cloc
         if let Some(counted) = count(&store, &clock).await {
             in_hand.get_or_init(|| InHand::new(&metrics)).tell(&counted);
         }
-        tokio::time::sleep(period.max(began.elapsed() * PAUSE_TIMES)).await;
+        tokio::time::sleep(rest(began.elapsed(), period)).await;
     }
+}
+
+/// How long the database is left alone after it has counted for so long.
+fn rest(took: Duration, period: Duration) -> Duration {
+    (took * REST_TIMES).clamp(period, period * REST_PERIODS_MAX)
 }
 
 /// What the database answers, unless it does not, or not in time.
@@ -217,6 +224,13 @@ impl InHand {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longer_counting_took_the_longer_is_the_rest_within_bounds() {
+        let rests =
+            [0, 40, 60, 300, 4_000].map(|took| rest(Duration::from_millis(took), Duration::from_secs(5)).as_secs());
+        assert_eq!(rests, [5, 5, 6, 30, 60]);
+    }
 
     #[test]
     fn what_is_in_hand_is_told_by_its_names() {
