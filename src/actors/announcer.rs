@@ -24,13 +24,13 @@ use crate::persistence::{SharedStore, StoreError};
 
 /// Least time between two messages about one inventory.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often it is looked what is due, while there is something to tell.
+/// The least time between two looks at what is due, while there is something to tell.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// Messages of one look: a thousand a second. In a sale of very many products each is told less often than it may be, and
+/// Messages of one look: a thousand a second at most. In a sale of very many products each is told less often than it may be, and
 /// the orders have the broker and the processors to themselves.
 const LOOK_MAX: usize = 100;
-/// After a look that told something there is a rest of so many times as long as it took, but of no more than [`REST_MAX`]: where
-/// broker and processors are busy, which is when it takes long, news are a thousand a second no more.
+/// After each look there is a rest of so many times as long as it took, [`REST_MAX`] at most: where broker and processors are
+/// busy a look takes long, and fewer than a thousand are told a second.
 const REST_TIMES: u32 = 20;
 /// See [`REST_TIMES`].
 const REST_MAX: Duration = Duration::from_millis(500);
