@@ -9,8 +9,8 @@ use crate::api::Api;
 use crate::books::Books;
 use crate::process::Spent;
 use crate::rabbitmq::VirtualHost;
-use crate::server::{Ground, Server};
-use crate::{Arguments, CART_LIFE, address, adds, client, fill, tell};
+use crate::server::{self, Ground, Server};
+use crate::{Arguments, address, adds, client, fill, tell};
 
 /// Products that are bought.
 const PRODUCTS: u32 = 1_000;
@@ -41,7 +41,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> bool {
         if arguments.real { Some(spawn_blocking(VirtualHost::new).await.expect("RabbitMQ starts")) } else { None };
     let ground = Ground::new(arguments.real).await;
     fill(&ground, PRODUCTS).await;
-    let mut settings = vec![("CART_TTL", CART_LIFE.to_owned()), ("CART_MAX_AGE", CART_LIFE.to_owned())];
+    let mut settings = server::long_lived_carts().to_vec();
     settings.extend(broker.as_ref().map(|broker| ("AMQP_URL", broker.url.clone())));
     let database = ground.database();
     let mut server = Server::on(ground, settings).await;

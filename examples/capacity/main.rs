@@ -47,8 +47,6 @@ use server::{Ground, Server};
 
 /// Units of each product: more than is sold.
 const UNITS: i64 = 1_000_000_000;
-/// Seconds that a cart lives: longer than any run.
-const CART_LIFE: &str = "86400";
 
 /// Measures what a server takes for much of one thing.
 #[derive(Parser)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::Api;
-use crate::server::{Ground, Server};
-use crate::{Arguments, CART_LIFE, address, adds, client, fill, path, tell};
+use crate::server::{self, Ground, Server};
+use crate::{Arguments, address, adds, client, fill, path, tell};
 
 /// Products of a small shop.
 const FEW: u32 = 1_000;
@@ -83,8 +83,9 @@ async fn products(arguments: &Arguments) -> Option<u64> {
 async fn open(arguments: &Arguments, products: u32) -> Server {
     let ground = Ground::new(arguments.real).await;
     fill(&ground, products).await;
-    let settings = [("CART_TTL", CART_LIFE), ("CART_MAX_AGE", CART_LIFE), ("IDLE_ACTOR_TTL", &IDLE.to_string())];
-    Server::on(ground, settings.map(|(name, value)| (name, value.to_owned())).to_vec()).await
+    let mut settings = server::long_lived_carts().to_vec();
+    settings.push(("IDLE_ACTOR_TTL", IDLE.to_string()));
+    Server::on(ground, settings).await
 }
 
 async fn fill_carts(arguments: &Arguments, server: &Server, count: u32) -> Vec<String> {

@@ -4,8 +4,8 @@
 //! - `flash-sale`: all want the same product, of which there is not enough; guests put it into a cart and buy at once.
 //! - `browse`: people look at lists and at products, some far more popular than others.
 //! - `mixed`: most look, some fill a cart, half of those buy.
-//! - `peak`: as many requests as one route does, one route after the other, asked by wrk, and beside what the same server does of an
-//!   empty route.
+//! - `peak`: as many requests as one route does, one route after the other, asked by wrk, and beside what the same
+//!   server does of an empty route.
 //!
 //! The first three are goose's, which plays people and measures as they would, and writes a report in HTML; it takes as
 //! much of the machine as the server does. Peak rates are therefore wrk's, which takes little. Without `--url` this
@@ -49,9 +49,6 @@ use rabbitmq::VirtualHost;
 use scenarios::People;
 use server::{Ground, Server};
 
-/// Seconds that a cart of a peak lives: longer than any run. What it leaves is not the next route's to expire.
-const CART_LIFE: &str = "86400";
-
 /// Plays a load against a server and asks the server for a verdict.
 #[derive(Parser)]
 #[command(name = "scripts/load")]
@@ -62,7 +59,7 @@ struct Arguments {
     /// People at a time, or connections. [default: 64; of a peak 64, and then 256]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     users: Option<u16>,
-    /// For how long, seconds; of a peak, each route each time. [default: 20; of a peak 3]
+    /// For how long, seconds; of a peak, each route each time. [default: 20; of a peak 3, and 15 at most]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: Option<u64>,
     /// How often each route has its turn in a peak; what is told are medians.
@@ -71,7 +68,7 @@ struct Arguments {
     /// Products; a flash sale has one. [default: 1,000; of a peak 10,000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     products: Option<u32>,
-    /// Units of each; of a peak there is always enough.
+    /// Units of each; of a peak a million.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     stock: i64,
     /// Buyers who have signed in, who take turns.
@@ -80,7 +77,8 @@ struct Arguments {
     /// How long a person thinks between two steps at most, milliseconds.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     think_ms: u64,
-    /// The server is to have PostgreSQL, with every commit synced, Redis and RabbitMQ: private ones, which this starts.
+    /// The server is to have PostgreSQL, with every commit synced, Redis and RabbitMQ: private ones, which this starts
+    /// (RabbitMQ unless TEST_AMQP_URL names one).
     #[arg(long, conflicts_with = "url")]
     real: bool,
     /// A server that runs already, whose administrator's ADMIN_EMAIL and ADMIN_PASSWORD are in the environment.
@@ -125,6 +123,10 @@ async fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
+    if arguments.load == Load::Peak && arguments.seconds > Some(peak::SECONDS_MAX) {
+        println!("--seconds: a peak asks each route for {} s at most", peak::SECONDS_MAX);
+        return ExitCode::from(2);
+    }
     let broker = match arguments.real {
         true => Some(tokio::task::spawn_blocking(VirtualHost::new).await.expect("RabbitMQ starts")),
         false => None,
@@ -151,7 +153,7 @@ async fn start(arguments: &Arguments, broker: Option<&VirtualHost>) -> Server {
     let mut settings = Vec::new();
     settings.extend(broker.map(|broker| ("AMQP_URL", broker.url.clone())));
     if arguments.load == Load::Peak {
-        settings.extend(["CART_TTL", "CART_MAX_AGE"].map(|name| (name, CART_LIFE.to_owned())));
+        settings.extend(server::long_lived_carts());
     }
     Server::on(Ground::new(arguments.real).await, settings).await
 }

@@ -36,22 +36,19 @@ function init()
     end
     math.randomseed(1)
     if route == "fill" then
+        -- It is written to the end when wrk ends.
         carts = io.open(os.getenv("PEAK_CARTS"), "w")
     end
 end
 
 if route == "checkout" then
-    -- Each cart once, the last one first. When all are bought it is over.
+    -- Each cart once. When all but one are bought it is over.
     function request()
-        local last = #requests
-        if last == 1 then
+        if #requests == 1 then
             wrk.thread:stop()
-        else
-            local bought = requests[last]
-            requests[last] = nil
-            return bought
+            return requests[1]
         end
-        return requests[last]
+        return table.remove(requests)
     end
 else
     function request()

@@ -17,6 +17,11 @@ const ADMIN_PASSWORD: &str = "correct horse battery staple";
 /// Where a server's database is; `storekeeper check` is told the same.
 const DATABASE: [&str; 2] = ["DATABASE_URL", "DATA_DIR"];
 
+/// Settings by which carts live longer than any run: what one part of it leaves is not the next one's to expire.
+pub(crate) fn long_lived_carts() -> [(&'static str, String); 2] {
+    ["CART_TTL", "CART_MAX_AGE"].map(|name| (name, "86400".to_owned()))
+}
+
 /// A server under load.
 pub(crate) struct Server {
     base: String,
