@@ -16,6 +16,9 @@ use super::session::prepare_journal;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest wait between two tries to connect. Who comes meanwhile is told at once that the database is away.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Prepared statements that the connection keeps. A batch's statement has the parts that its entries need and the columns that
+/// its rows differ in: a shop in which little is alike was seen to have 77 of them in 15 s.
+const STATEMENTS_KEPT: usize = 256;
 
 /// The seat of the one who writes the journal's transactions.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ impl JournalSeat {
     /// A seat that connects when it is first needed.
     pub(super) fn new(options: PgConnectOptions) -> Self {
         let (expectation, connect_at) = (Expectation::default(), Instant::now());
+        let options = options.statement_cache_capacity(STATEMENTS_KEPT);
         let seat = Seat { options, connection: None, expectation, pause: PAUSE_MIN, connect_at };
         Self { seat: Mutex::new(Some(seat)) }
     }
