@@ -59,7 +59,7 @@ struct Arguments {
     /// People at a time, or connections. [default: 64; of a peak 64, and then 256]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     users: Option<u16>,
-    /// For how long, seconds; of a peak, each route each time. [default: 20; of a peak 3, and 15 at most]
+    /// For how long, seconds; of a peak, each route each time. [default: 20; of a peak 3, and 10 at most]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: Option<u64>,
     /// How often each route has its turn in a peak; what is told are medians.

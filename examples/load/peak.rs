@@ -22,9 +22,10 @@ pub(crate) const PRODUCTS: u32 = 10_000;
 
 /// Connections, when nobody says how many.
 const CONNECTIONS: [u16; 2] = [64, 256];
-/// Seconds that a route is asked for, when nobody says how many, and at most: a product has only so many units.
+/// Seconds that a route is asked for, when nobody says how many, and at most: carts are filled for twice as long, and a product
+/// has only so many units.
 const SECONDS: u64 = 3;
-pub(crate) const SECONDS_MAX: u64 = 15;
+pub(crate) const SECONDS_MAX: u64 = 10;
 /// For how long it is waited for what follows the orders of a round.
 const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
